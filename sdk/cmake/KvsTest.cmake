@@ -1,0 +1,21 @@
+# SPDX-License-Identifier: MIT
+#
+#   kvs_test(NAME test_btree LABEL unit SOURCES test_btree.c LINK index-btree-objects [ARGS ...]
+#            [TIMEOUT s])
+#
+# A cmocka program that runs under ctest with that label, with the fake host linked in.
+# Every folder of tests/ collects its *.cmake files, one per area, so that areas do not share a list.
+include_guard(GLOBAL)
+
+function(kvs_test)
+  cmake_parse_arguments(T "" "NAME;LABEL;TIMEOUT" "SOURCES;LINK;ARGS" ${ARGN})
+  add_executable(${T_NAME} ${T_SOURCES})
+  set_target_properties(${T_NAME} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
+  target_link_libraries(${T_NAME} PRIVATE ${T_LINK} kvs-mock kvs::sdk kvs-flags cmocka)
+  target_include_directories(${T_NAME} PRIVATE ${CMAKE_SOURCE_DIR}/tests/lib)
+  add_test(NAME ${T_NAME} COMMAND ${T_NAME} ${T_ARGS})
+  if(NOT T_TIMEOUT)
+    set(T_TIMEOUT 60)
+  endif()
+  set_tests_properties(${T_NAME} PROPERTIES LABELS ${T_LABEL} TIMEOUT ${T_TIMEOUT})
+endfunction()
