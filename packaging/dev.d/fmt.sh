@@ -1,0 +1,7 @@
+# SPDX-License-Identifier: MIT
+# shellcheck shell=bash
+
+verb_fmt() {
+    install_packages
+    git ls-files '*.c' '*.h' | xargs clang-format -i
+}
