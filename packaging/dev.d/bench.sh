@@ -9,6 +9,6 @@ verb_bench() {
     fi
     for name in "$@"; do
         say "bench: $(basename "$name")"
-        BUILD=$top/build bash "$name"
+        BUILD=$PWD/build bash "$name"
     done
 }

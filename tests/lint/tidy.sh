@@ -12,6 +12,9 @@ complain() {
 }
 
 mapfile -t sources < <(git ls-files '*.c' '*.h')
+mapfile -t outer < <(git ls-files 'plugins/*.[ch]' 'sdk/*.[ch]')
+mapfile -t core < <(git ls-files 'core/*.[ch]')
+mapfile -t services < <(git ls-files 'plugins/service/*.c')
 mapfile -t product < <(git ls-files 'core/*.[ch]' 'plugins/*.[ch]' 'sdk/*.[ch]')
 
 # Every file begins with its license, and none is longer than 800 lines or 100 columns.
@@ -31,17 +34,17 @@ while IFS= read -r hit; do complain "$hit: use /* */ for comments"; done < <(
 
 # Layers: the core knows no plugin, plugins and the SDK know no core.
 while IFS= read -r hit; do complain "$hit: plugins and sdk must not include core"; done < <(
-    grep -nE '#include "(\.\./)*core/' $(git ls-files 'plugins/*.[ch]' 'sdk/*.[ch]') /dev/null |
+    grep -nE '#include "(\.\./)*core/' "${outer[@]}" /dev/null |
         cut -d: -f1,2
 )
 while IFS= read -r hit; do complain "$hit: the core must not include a plugin"; done < <(
-    grep -nE '#include "(\.\./)*plugins/' $(git ls-files 'core/*.[ch]') /dev/null | cut -d: -f1,2
+    grep -nE '#include "(\.\./)*plugins/' "${core[@]}" /dev/null | cut -d: -f1,2
 )
 
 # A service takes time, chance, sockets and files from the host.
 while IFS= read -r hit; do complain "$hit: a service must not call this: use the host table"; done < <(
     grep -nE '\b(time|clock_gettime|gettimeofday|random|rand|socket|open|fopen|pthread_create|usleep|sleep)\(' \
-        $(git ls-files 'plugins/service/*.c') /dev/null | grep -vE '(->|\.|_)(random|open|time|socket)\(' |
+        "${services[@]}" /dev/null | grep -vE '(->|\.|_)(random|open|time|socket)\(' |
         grep -vE '^[^:]*:[0-9]*: \*|/\*' | cut -d: -f1,2
 )
 
