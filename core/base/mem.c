@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Accounts and per-thread counts; see mem.h. An account's number is found by hashing the tag's address
- * in a table that only grows. */
+ * Accounts and per-thread counts; see mem.h. An account's number is found by hashing the tag's
+ * address in a table that only grows. */
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>

@@ -11,7 +11,7 @@
 
 #include "obs/log.h"
 
-#define COMPONENT_MAX 64u
+#define COMPONENT_MAX      64u
 #define COMPONENT_NAME_MAX 48u
 
 struct component {
@@ -99,7 +99,8 @@ void kvs__log_level_set(const char *component, uint32_t level)
     __atomic_store_n(&c->level, level, __ATOMIC_RELAXED);
 }
 
-/* ---- one line ------------------------------------------------------------------------------------ */
+/* ---- one line
+ * ------------------------------------------------------------------------------------ */
 
 struct line {
     char text[KVS__LOG_LINE_MAX];

@@ -3,8 +3,9 @@
  * The log: one line per event, written with one write(2) to standard error.
  *
  *   human   12:34:56.789 info  service.storage  recovered  items=12 ms=34       (on a terminal)
- *   logfmt  time=2026-11-24T12:34:56.789Z level=info component=service.storage event=recovered items=12
- *   json    {"time":"..","level":"info","component":"..","event":"recovered","items":12,"ms":34}
+ *   logfmt  time=2026-11-24T12:34:56.789Z level=info component=service.storage event=recovered
+ * items=12 json
+ * {"time":"..","level":"info","component":"..","event":"recovered","items":12,"ms":34}
  *
  * Levels are kept per component and can change at any time (SIGHUP). */
 #ifndef KVS_CORE_LOG_H
@@ -14,7 +15,12 @@
 
 #include "kvs/host.h"
 
-enum kvs__log_format { KVS__LOG_AUTO = 0, KVS__LOG_HUMAN = 1, KVS__LOG_LOGFMT = 2, KVS__LOG_JSON = 3 };
+enum kvs__log_format {
+    KVS__LOG_AUTO = 0,
+    KVS__LOG_HUMAN = 1,
+    KVS__LOG_LOGFMT = 2,
+    KVS__LOG_JSON = 3
+};
 
 #define KVS__LOG_LINE_MAX 4096 /* bytes; longer lines are cut with "..." */
 

@@ -13,12 +13,12 @@
 #include "base/mem.h"
 #include "obs/metrics.h"
 
-#define BUCKETS 20u
+#define BUCKETS    20u
 #define CELL_WORDS 24u /* count, sum, BUCKETS: rounded up to whole cache lines */
 
-static const double SECONDS_LE[BUCKETS] = {1e-6, 2.5e-6, 5e-6, 1e-5,  2.5e-5, 5e-5, 1e-4,
-                                           2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2,
-                                           5e-2, 0.1, 0.5, 1, 10, 60};
+static const double SECONDS_LE[BUCKETS] = {1e-6,   2.5e-6, 5e-6, 1e-5,   2.5e-5, 5e-5, 1e-4,
+                                           2.5e-4, 5e-4,   1e-3, 2.5e-3, 5e-3,   1e-2, 2.5e-2,
+                                           5e-2,   0.1,    0.5,  1,      10,     60};
 
 struct cell {
     _Alignas(64) _Atomic int64_t word[CELL_WORDS]; /* [0] value or count, [1] sum, then buckets */
@@ -39,8 +39,8 @@ static _Thread_local uint32_t slot_plus_one;
 static uint32_t slot(void)
 {
     if (KVS_UNLIKELY(slot_plus_one == 0)) {
-        slot_plus_one = atomic_fetch_add_explicit(&next_slot, 1, memory_order_relaxed) %
-                            KVS__METRIC_SLOTS + 1;
+        slot_plus_one =
+            atomic_fetch_add_explicit(&next_slot, 1, memory_order_relaxed) % KVS__METRIC_SLOTS + 1;
     }
     return slot_plus_one - 1;
 }
@@ -146,7 +146,8 @@ void kvs__metrics_fini(void)
     }
 }
 
-/* ---- text ---------------------------------------------------------------------------------------- */
+/* ---- text
+ * ---------------------------------------------------------------------------------------- */
 
 static int64_t sum_word(const struct kvs_metric_ref *ref, uint32_t word)
 {
@@ -176,8 +177,8 @@ static void render_histogram(struct kvs_buf *b, const struct kvs_metric_ref *ref
             kvs_buf_printf(b, "%s_bucket{%s%sle=\"%g\"} %" PRId64 "\n", name, labels, comma,
                            SECONDS_LE[i], running);
         } else {
-            kvs_buf_printf(b, "%s_bucket{%s%sle=\"%" PRIu64 "\"} %" PRId64 "\n", name, labels, comma,
-                           bucket_limit(ref->def, i), running);
+            kvs_buf_printf(b, "%s_bucket{%s%sle=\"%" PRIu64 "\"} %" PRId64 "\n", name, labels,
+                           comma, bucket_limit(ref->def, i), running);
         }
     }
     kvs_buf_printf(b, "%s_bucket{%s%sle=\"+Inf\"} %" PRId64 "\n", name, labels, comma,

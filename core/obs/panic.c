@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Last words; see panic.h. Only async-signal-safe calls once something is wrong: write, backtrace (warmed
- * up at install, so that it loads its library before) and backtrace_symbols_fd. */
+ * Last words; see panic.h. Only async-signal-safe calls once something is wrong: write, backtrace
+ * (warmed up at install, so that it loads its library before) and backtrace_symbols_fd. */
 #define _GNU_SOURCE
 #include <elf.h>
 #include <execinfo.h>
@@ -14,7 +14,7 @@
 
 #include "obs/panic.h"
 
-#define FRAMES 64
+#define FRAMES         64
 #define ALT_STACK_SIZE (64u << 10)
 
 static char build_id[65];

@@ -50,7 +50,8 @@ uint64_t kvs__mono_ns(void)
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
-/* ---- mailbox and deferred tasks ------------------------------------------------------------------ */
+/* ---- mailbox and deferred tasks
+ * ------------------------------------------------------------------ */
 
 static void mailbox_run(struct loop *l)
 {
@@ -140,7 +141,8 @@ uint64_t kvs__loop_silence_ms(uint32_t loop)
     return turned == 0 || turned > now ? 0 : (now - turned) / 1000000u;
 }
 
-/* ---- run_on -------------------------------------------------------------------------------------- */
+/* ---- run_on
+ * -------------------------------------------------------------------------------------- */
 
 struct errand {
     struct kvs_task task;
@@ -179,7 +181,8 @@ void kvs__loop_run_on(uint32_t loop, void (*fn)(void *arg), void *arg)
     (void)pthread_mutex_destroy(&e.lock);
 }
 
-/* ---- timers and watches -------------------------------------------------------------------------- */
+/* ---- timers and watches
+ * -------------------------------------------------------------------------- */
 
 static void timer_closed(uv_handle_t *handle)
 {
@@ -278,13 +281,14 @@ void kvs__watch_stop(struct kvs_watch *watch)
     }
 }
 
-/* ---- life ---------------------------------------------------------------------------------------- */
+/* ---- life
+ * ---------------------------------------------------------------------------------------- */
 
 static void close_walk(uv_handle_t *handle, void *arg)
 {
     (void)arg;
-    /* Handles of the loop itself have no close callback; timers and watches that their owners forgot are
-     * a leak a sanitizer should report, so they are closed without freeing. */
+    /* Handles of the loop itself have no close callback; timers and watches that their owners
+     * forgot are a leak a sanitizer should report, so they are closed without freeing. */
     if (!uv_is_closing(handle)) {
         uv_close(handle, NULL);
     }

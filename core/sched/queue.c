@@ -27,7 +27,7 @@ static void work_done(struct kvs_task *task)
 static void work_run(struct kvs_work *w)
 {
     /* Without done the work may be gone after run: decide before. */
-    void (*done)(struct kvs_work *work) = w->done;
+    void (*done)(struct kvs_work * work) = w->done;
 
     w->run(w);
     if (done == NULL) {

@@ -2,14 +2,14 @@
  *
  * Event loops and queues: the threads of the process.
  *
- * A loop is libuv on a thread of its own with a mailbox: a lock-free stack many threads push to and the
- * loop takes whole, reversed into order. A push wakes the loop only if the mailbox was empty, so a burst
- * costs one wake-up. Deferred tasks run before the loop waits again (uv_prepare).
+ * A loop is libuv on a thread of its own with a mailbox: a lock-free stack many threads push to and
+ * the loop takes whole, reversed into order. A push wakes the loop only if the mailbox was empty,
+ * so a burst costs one wake-up. Deferred tasks run before the loop waits again (uv_prepare).
  *
  * A queue is a thread that runs blocking work in order and posts what is done back to a loop.
  *
- * Order of ending: services have stopped; queues are freed by their owners; then loops_stop runs what
- * is still in the mailboxes and joins the threads. */
+ * Order of ending: services have stopped; queues are freed by their owners; then loops_stop runs
+ * what is still in the mailboxes and joins the threads. */
 #ifndef KVS_CORE_SCHED_H
 #define KVS_CORE_SCHED_H
 
@@ -23,8 +23,8 @@ void kvs__loops_stop(void);
 uint32_t kvs__loop_count(void);
 
 uint32_t kvs__loop_current(void);
-void kvs__loop_post(uint32_t loop, struct kvs_task *task); /* any thread */
-void kvs__loop_defer(struct kvs_task *task);               /* on a loop */
+void kvs__loop_post(uint32_t loop, struct kvs_task *task);              /* any thread */
+void kvs__loop_defer(struct kvs_task *task);                            /* on a loop */
 void kvs__loop_run_on(uint32_t loop, void (*fn)(void *arg), void *arg); /* main thread */
 /* Milliseconds since the loop last turned, for the watchdog. Any thread. */
 uint64_t kvs__loop_silence_ms(uint32_t loop);

@@ -97,7 +97,8 @@ int kvs_batch_open(struct kvs_slice bytes, struct kvs_batch_header *ret_h,
         return rc;
     }
     *ret_h = h;
-    *ret_payload = kvs_slice(bytes.ptr + KVS_BATCH_HEADER_SIZE, h.total_size - KVS_BATCH_HEADER_SIZE);
+    *ret_payload =
+        kvs_slice(bytes.ptr + KVS_BATCH_HEADER_SIZE, h.total_size - KVS_BATCH_HEADER_SIZE);
     return 0;
 }
 

@@ -2,9 +2,10 @@
  *
  * CRC-32C (Castagnoli, reflected polynomial 0x82F63B78), as in iSCSI, ext4 and Kafka.
  *
- * With SSE4.2 three interleaved streams keep the crc32 instruction (latency 3, throughput 1) busy; their
- * results are joined by advancing a CRC over a fixed number of zero bytes with table look-ups. Without
- * it, a table of 8 x 256 words ("slicing by 8"). Tables are computed once, before main. */
+ * With SSE4.2 three interleaved streams keep the crc32 instruction (latency 3, throughput 1) busy;
+ * their results are joined by advancing a CRC over a fixed number of zero bytes with table
+ * look-ups. Without it, a table of 8 x 256 words ("slicing by 8"). Tables are computed once, before
+ * main. */
 #include "kvs/batch.h"
 
 #define POLY 0x82f63b78u

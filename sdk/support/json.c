@@ -66,8 +66,8 @@ void kvs_json_u64(struct kvs_buf *b, uint64_t v)
     kvs_buf_append(b, digits + at, sizeof digits - at);
 }
 
-/* Length of the UTF-8 sequence at p of at most n bytes, 0 if it is none (RFC 3629: no overlong forms,
- * no surrogates, nothing above U+10FFFF). */
+/* Length of the UTF-8 sequence at p of at most n bytes, 0 if it is none (RFC 3629: no overlong
+ * forms, no surrogates, nothing above U+10FFFF). */
 static size_t utf8_sequence(const unsigned char *p, size_t n)
 {
     unsigned char c = p[0];

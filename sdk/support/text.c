@@ -17,8 +17,8 @@ static const struct unit DURATIONS[] = {
 };
 
 static const struct unit SIZES[] = {
-    {"TiB", 1ULL << 40}, {"GiB", 1ULL << 30}, {"MiB", 1ULL << 20},
-    {"KiB", 1ULL << 10}, {"", 1},             {NULL, 0},
+    {"TiB", 1ULL << 40}, {"GiB", 1ULL << 30}, {"MiB", 1ULL << 20}, {"KiB", 1ULL << 10}, {"", 1},
+    {NULL, 0},
 };
 
 int kvs_u64_parse(struct kvs_slice text, uint64_t *ret_v)

@@ -48,10 +48,11 @@ static void add_node(struct fixture *f, int i)
 {
     char text[300];
 
-    (void)snprintf(text, sizeof text,
-                   "{\"op\":\"node.register\",\"id\":\"n%d\",\"rack\":\"r%d\",\"incarnation\":\"%d\","
-                   "\"endpoints\":[\"http://127.0.0.1:%d\"],\"now\":5}",
-                   i, i % 2, i, 9000 + i);
+    (void)snprintf(
+        text, sizeof text,
+        "{\"op\":\"node.register\",\"id\":\"n%d\",\"rack\":\"r%d\",\"incarnation\":\"%d\","
+        "\"endpoints\":[\"http://127.0.0.1:%d\"],\"now\":5}",
+        i, i % 2, i, 9000 + i);
     assert_int_equal(apply(f, text), 0);
 }
 
@@ -60,7 +61,8 @@ static int create(struct fixture *f, const char *body)
     char text[2000];
 
     (void)snprintf(text, sizeof text,
-                   "{\"op\":\"table.create\",\"seed\":\"00000000000000ab\",\"now\":7,\"body\":%s}", body);
+                   "{\"op\":\"table.create\",\"seed\":\"00000000000000ab\",\"now\":7,\"body\":%s}",
+                   body);
     return apply(f, text);
 }
 
@@ -142,8 +144,8 @@ static void test_spec__unknown_member__names_the_nearest(void **state)
     (void)state;
     spec_defaults(&spec, 1);
     assert_int_equal(spec_parse(body, SPEC_CREATE, &spec, name, &next, &member, &err), KVS_EINVAL);
-    assert_string_equal(err.msg,
-                        "member 'replication_facto' is not known. Did you mean 'replication_factor'?");
+    assert_string_equal(
+        err.msg, "member 'replication_facto' is not known. Did you mean 'replication_factor'?");
     json_decref(body);
 }
 
@@ -154,7 +156,8 @@ static void test_state__alter_indexes__ids_are_never_reused(void **state)
     struct meta_table *t;
 
     add_node(f, 0);
-    assert_int_equal(create(f, "{\"name\":\"t\",\"indexes\":[{\"name\":\"a\"},{\"name\":\"b\"}]}"), 0);
+    assert_int_equal(create(f, "{\"name\":\"t\",\"indexes\":[{\"name\":\"a\"},{\"name\":\"b\"}]}"),
+                     0);
     t = state_table(&f->s, "t");
     assert_int_equal(t->spec.indexes[1].id, 2);
     assert_int_equal(apply(f, "{\"op\":\"table.alter\",\"name\":\"t\",\"body\":"
@@ -169,13 +172,15 @@ static void test_state__alter_indexes__ids_are_never_reused(void **state)
                      0);
     assert_int_equal(t->spec.indexes[0].id, 3);
     assert_true(t->spec.indexes[1].id > 3);
-    assert_int_equal(apply(f, "{\"op\":\"table.alter\",\"name\":\"t\",\"body\":{\"partitions\":9}}"),
-                     KVS_EINVAL);
-    assert_int_equal(apply(f, "{\"op\":\"table.alter\",\"name\":\"x\",\"body\":{}}"), KVS_ENOTFOUND);
+    assert_int_equal(
+        apply(f, "{\"op\":\"table.alter\",\"name\":\"t\",\"body\":{\"partitions\":9}}"),
+        KVS_EINVAL);
+    assert_int_equal(apply(f, "{\"op\":\"table.alter\",\"name\":\"x\",\"body\":{}}"),
+                     KVS_ENOTFOUND);
 }
 
-/* R7, R9: a node that registers anew gets a new epoch and its partitions a new leader epoch; the same
- * incarnation may retry without effect; a fenced node leads nothing. */
+/* R7, R9: a node that registers anew gets a new epoch and its partitions a new leader epoch; the
+ * same incarnation may retry without effect; a fenced node leads nothing. */
 static void test_state__node_life__elections_bump_epochs(void **state)
 {
     struct fixture *f = *state;
@@ -187,8 +192,9 @@ static void test_state__node_life__elections_bump_epochs(void **state)
     assert_int_equal(p->leader_epoch, 1);
     add_node(f, 0);
     assert_int_equal(p->leader_epoch, 1);
-    assert_int_equal(apply(f, "{\"op\":\"node.register\",\"id\":\"n0\",\"rack\":\"\",\"incarnation\":"
-                              "\"77\",\"endpoints\":[],\"now\":9}"),
+    assert_int_equal(apply(f,
+                           "{\"op\":\"node.register\",\"id\":\"n0\",\"rack\":\"\",\"incarnation\":"
+                           "\"77\",\"endpoints\":[],\"now\":9}"),
                      0);
     assert_int_equal(p->leader_epoch, 2);
     assert_int_equal(p->leader, 0);
@@ -207,11 +213,14 @@ static void test_state__same_log__same_bytes(void **state)
     static const char *const LOG[] = {
         "{\"op\":\"cluster.init\",\"cluster_id\":\"c1\",\"secret\":"
         "\"000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f\"}",
-        "{\"op\":\"node.register\",\"id\":\"a\",\"rack\":\"r\",\"incarnation\":\"1\",\"endpoints\":[],"
+        "{\"op\":\"node.register\",\"id\":\"a\",\"rack\":\"r\",\"incarnation\":\"1\",\"endpoints\":"
+        "[],"
         "\"now\":1}",
-        "{\"op\":\"table.create\",\"seed\":\"1\",\"now\":2,\"body\":{\"name\":\"zz\",\"ttl\":\"5m\","
+        "{\"op\":\"table.create\",\"seed\":\"1\",\"now\":2,\"body\":{\"name\":\"zz\",\"ttl\":"
+        "\"5m\","
         "\"indexes\":[{\"name\":\"i\",\"path\":\"/x\",\"type\":\"number\"}]}}",
-        "{\"op\":\"table.create\",\"seed\":\"2\",\"now\":3,\"body\":{\"name\":\"aa\",\"max_items\":5}}",
+        "{\"op\":\"table.create\",\"seed\":\"2\",\"now\":3,\"body\":{\"name\":\"aa\",\"max_items\":"
+        "5}}",
         "garbage",
         "{\"op\":\"setting.set\",\"values\":{\"lease\":\"1s\",\"default_partitions\":3}}",
         "{\"op\":\"table.drop\",\"name\":\"zz\"}",
@@ -252,7 +261,8 @@ static void test_state__damaged_snapshot__is_refused(void **state)
     size_t len, refused = 0;
 
     add_node(f, 0);
-    assert_int_equal(create(f, "{\"name\":\"t\",\"partitions\":2,\"indexes\":[{\"name\":\"i\"}]}"), 0);
+    assert_int_equal(create(f, "{\"name\":\"t\",\"partitions\":2,\"indexes\":[{\"name\":\"i\"}]}"),
+                     0);
     text = state_save(&f->s);
     len = strlen(text);
     for (size_t cut = 0; cut < len; cut++) {
@@ -304,7 +314,8 @@ int main(void)
         cmocka_unit_test(test_spec__unknown_member__names_the_nearest),
         cmocka_unit_test_setup_teardown(test_state__alter_indexes__ids_are_never_reused, setup,
                                         teardown),
-        cmocka_unit_test_setup_teardown(test_state__node_life__elections_bump_epochs, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_state__node_life__elections_bump_epochs, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(test_state__same_log__same_bytes, setup, teardown),
         cmocka_unit_test_setup_teardown(test_state__damaged_snapshot__is_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(test_state__copy__is_independent, setup, teardown),

@@ -66,10 +66,12 @@ static void test_crc32c__known_vectors_and_splits__agree(void **state)
     }
 }
 
-/* Durations and sizes: units are required where they matter, overflow is refused, text round-trips. */
+/* Durations and sizes: units are required where they matter, overflow is refused, text round-trips.
+ */
 static void test_units__parse_and_print__round_trip(void **state)
 {
-    static const char *const BAD[] = {"", "5", "s", "1.5s", "-1s", "99999999999999999999s", "5 s", NULL};
+    static const char *const BAD[] = {"",    "5", "s", "1.5s", "-1s", "99999999999999999999s",
+                                      "5 s", NULL};
     uint64_t v;
     char buf[32];
 
@@ -104,9 +106,11 @@ static void test_percent__any_byte__round_trips(void **state)
     assert_int_equal(kvs_percent_decode(kvs_buf_slice(&b), 0, out, sizeof out, &len), 0);
     assert_int_equal(len, 256);
     assert_memory_equal(all, out, 256);
-    assert_int_equal(kvs_percent_decode(kvs_slice_str("a%4"), 0, out, sizeof out, &len), KVS_EINVAL);
+    assert_int_equal(kvs_percent_decode(kvs_slice_str("a%4"), 0, out, sizeof out, &len),
+                     KVS_EINVAL);
     assert_int_equal(kvs_percent_decode(kvs_slice_str("%"), 0, out, sizeof out, &len), KVS_EINVAL);
-    assert_int_equal(kvs_percent_decode(kvs_slice_str("%zz"), 0, out, sizeof out, &len), KVS_EINVAL);
+    assert_int_equal(kvs_percent_decode(kvs_slice_str("%zz"), 0, out, sizeof out, &len),
+                     KVS_EINVAL);
     assert_int_equal(kvs_percent_decode(kvs_slice_str("a+b%2B"), 1, out, sizeof out, &len), 0);
     assert_memory_equal(out, "a b+", 4);
     assert_int_equal(kvs_percent_decode(kvs_slice_str("abc"), 0, out, 2, &len), KVS_EINVAL);

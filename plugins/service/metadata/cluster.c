@@ -19,12 +19,14 @@ json_t *node_view(const struct meta_node *n)
         (void)json_array_append_new(urls, json_string(n->endpoints[i].url));
     }
     return json_pack("{s:s, s:s, s:s, s:I, s:o, s:I, s:o}", "id", n->id, "state",
-                     NODE_STATES[n->state], "rack", n->rack, "node_epoch", (json_int_t)n->node_epoch,
-                     "incarnation", json_sprintf("%016" PRIx64, n->incarnation), "registered_at",
+                     NODE_STATES[n->state], "rack", n->rack, "node_epoch",
+                     (json_int_t)n->node_epoch, "incarnation",
+                     json_sprintf("%016" PRIx64, n->incarnation), "registered_at",
                      (json_int_t)n->registered_at, "endpoints", urls);
 }
 
-/* ---- registration and heartbeats (peers) ---------------------------------------------------------- */
+/* ---- registration and heartbeats (peers)
+ * ---------------------------------------------------------- */
 
 static void registered(struct metadata *self, struct kvs_request *req)
 {
@@ -37,13 +39,14 @@ static void registered(struct metadata *self, struct kvs_request *req)
     }
     self->nodes[slot].heard_ns = kvs_mono_ns(self->host);
     self->nodes[slot].node_epoch = n->node_epoch;
-    metadata_reply(self, req, 200, json_pack("{s:s, s:I, s:I}", "id", n->id, "node_epoch",
-                                             (json_int_t)n->node_epoch, "version",
-                                             (json_int_t)self->view->state.version));
+    metadata_reply(self, req, 200,
+                   json_pack("{s:s, s:I, s:I}", "id", n->id, "node_epoch",
+                             (json_int_t)n->node_epoch, "version",
+                             (json_int_t)self->view->state.version));
 }
 
-/* R9: another incarnation may register only when the former one is fenced, unless it lived in this very
- * process: then it is certainly gone. */
+/* R9: another incarnation may register only when the former one is fenced, unless it lived in this
+ * very process: then it is certainly gone. */
 static int former_lives(struct metadata *self, const struct kvs_request *req, const json_t *body)
 {
     const char *id = json_string_value(json_object_get(body, "id"));
@@ -67,18 +70,20 @@ static void register_on_view(struct metadata *self, struct kvs_request *req)
         return;
     }
     if (former_lives(self, req, body)) {
-        metadata_problem(self, req, 409, "node_alive", 1,
-                         "another process with this node id was heard a moment ago; it must be fenced "
-                         "first");
+        metadata_problem(
+            self, req, 409, "node_alive", 1,
+            "another process with this node id was heard a moment ago; it must be fenced "
+            "first");
         json_decref(body);
         return;
     }
     id = json_string_value(json_object_get(body, "id"));
     req->state = kvs_arena_strdup(&req->arena, kvs_slice_str(id == NULL ? "" : id));
-    command = json_pack("{s:s, s:O?, s:O?, s:O?, s:O?, s:I}", "op", "node.register", "id",
-                        json_object_get(body, "id"), "rack", json_object_get(body, "rack"),
-                        "incarnation", json_object_get(body, "incarnation"), "endpoints",
-                        json_object_get(body, "endpoints"), "now", (json_int_t)kvs_now_ms(self->host));
+    command =
+        json_pack("{s:s, s:O?, s:O?, s:O?, s:O?, s:I}", "op", "node.register", "id",
+                  json_object_get(body, "id"), "rack", json_object_get(body, "rack"), "incarnation",
+                  json_object_get(body, "incarnation"), "endpoints",
+                  json_object_get(body, "endpoints"), "now", (json_int_t)kvs_now_ms(self->host));
     json_decref(body);
     metadata_propose(self, req, command, "the node", registered);
 }
@@ -101,19 +106,18 @@ static void heartbeat_on_view(struct metadata *self, struct kvs_request *req)
         metadata_problem(self, req, 409, "fenced", 1, "the node's session is over: register again");
     } else {
         self->nodes[slot].heard_ns = kvs_mono_ns(self->host);
-        metadata_reply(self, req, 200,
-                       json_pack("{s:I, s:I, s:I, s:I}", "version",
-                                 (json_int_t)self->view->state.version, "session_timeout_ms",
-                                 (json_int_t)metadata_session_timeout(self), "lease_ms",
-                                 (json_int_t)setting_get(&self->view->state, SETTING_LEASE),
-                                 "heartbeat_ms",
-                                 (json_int_t)setting_get(&self->view->state,
-                                                         SETTING_HEARTBEAT_INTERVAL)));
+        metadata_reply(
+            self, req, 200,
+            json_pack("{s:I, s:I, s:I, s:I}", "version", (json_int_t)self->view->state.version,
+                      "session_timeout_ms", (json_int_t)metadata_session_timeout(self), "lease_ms",
+                      (json_int_t)setting_get(&self->view->state, SETTING_LEASE), "heartbeat_ms",
+                      (json_int_t)setting_get(&self->view->state, SETTING_HEARTBEAT_INTERVAL)));
     }
     json_decref(body);
 }
 
-/* ---- nodes --------------------------------------------------------------------------------------- */
+/* ---- nodes
+ * --------------------------------------------------------------------------------------- */
 
 static json_t *node_with_watch(struct metadata *self, uint32_t slot)
 {
@@ -157,7 +161,8 @@ static void get_on_view(struct metadata *self, struct kvs_request *req)
     metadata_reply(self, req, 200, node_with_watch(self, slot));
 }
 
-/* ---- verdict ------------------------------------------------------------------------------------- */
+/* ---- verdict
+ * ------------------------------------------------------------------------------------- */
 
 struct counters {
     json_int_t nodes, active, partitions, offline, under_replicated, under_min_isr;
@@ -175,7 +180,8 @@ static void count(const struct meta_state *s, struct counters *c)
         c->partitions += table->spec.partitions;
         for (uint32_t i = 0; i < table->spec.partitions; i++) {
             c->offline += table->partitions[i].leader < 0;
-            c->under_replicated += table->partitions[i].isr_count < table->partitions[i].replica_count;
+            c->under_replicated +=
+                table->partitions[i].isr_count < table->partitions[i].replica_count;
             c->under_min_isr += table->partitions[i].isr_count < table->spec.min_isr;
         }
     }
@@ -197,7 +203,8 @@ static void cluster_on_view(struct metadata *self, struct kvs_request *req)
 
     count(s, &c);
     reason(reasons, c.offline, "partitions have no leader");
-    reason(reasons, c.under_min_isr, "partitions have fewer in-sync replicas than they need to accept writes");
+    reason(reasons, c.under_min_isr,
+           "partitions have fewer in-sync replicas than they need to accept writes");
     reason(reasons, c.under_replicated, "partitions have fewer in-sync replicas than replicas");
     reason(reasons, c.nodes - c.active, "nodes are not active");
     if (c.nodes == 0) {
@@ -210,15 +217,16 @@ static void cluster_on_view(struct metadata *self, struct kvs_request *req)
     }
     metadata_reply(
         self, req, 200,
-        json_pack("{s:s, s:o, s:s, s:I, s:s, s:{s:I, s:I}, s:{s:I}, s:{s:I, s:I, s:I, s:I}}", "status",
-                  verdict, "reasons", reasons, "cluster_id", s->cluster_id, "map_version",
+        json_pack("{s:s, s:o, s:s, s:I, s:s, s:{s:I, s:I}, s:{s:I}, s:{s:I, s:I, s:I, s:I}}",
+                  "status", verdict, "reasons", reasons, "cluster_id", s->cluster_id, "map_version",
                   (json_int_t)s->version, "version", self->host->version, "nodes", "total", c.nodes,
                   "active", c.active, "tables", "total", (json_int_t)s->table_count, "partitions",
-                  "total", c.partitions, "offline", c.offline, "under_replicated", c.under_replicated,
-                  "under_min_isr", c.under_min_isr));
+                  "total", c.partitions, "offline", c.offline, "under_replicated",
+                  c.under_replicated, "under_min_isr", c.under_min_isr));
 }
 
-/* ---- configuration ------------------------------------------------------------------------------- */
+/* ---- configuration
+ * ------------------------------------------------------------------------------- */
 
 static json_t *setting_value(const struct setting_def *def, uint64_t v)
 {
@@ -236,7 +244,8 @@ static void configuration_on_view(struct metadata *self, struct kvs_request *req
     for (int i = 0; i < SETTING_COUNT; i++) {
         const struct setting_def *def = &SETTINGS[i];
         int set = s->settings[i] != UINT64_MAX;
-        uint64_t fallback = i == SETTING_SESSION_TIMEOUT ? self->conf->session_timeout_ms : def->fallback;
+        uint64_t fallback =
+            i == SETTING_SESSION_TIMEOUT ? self->conf->session_timeout_ms : def->fallback;
 
         (void)json_array_append_new(
             list, json_pack("{s:s, s:o, s:o, s:s, s:s, s:s, s:b}", "name", def->name, "value",
@@ -267,8 +276,9 @@ static int settings_valid(struct metadata *self, struct kvs_request *req, const 
         if (i < 0) {
             const char *near = kvs_nearest(kvs_slice_str(key), names);
 
-            metadata_problem(self, req, 400, "unknown_setting", 0, "there is no setting '%.64s'%s%s%s",
-                             key, near == NULL ? "" : ". Did you mean '", near == NULL ? "" : near,
+            metadata_problem(self, req, 400, "unknown_setting", 0,
+                             "there is no setting '%.64s'%s%s%s", key,
+                             near == NULL ? "" : ". Did you mean '", near == NULL ? "" : near,
                              near == NULL ? "" : "'?");
             return 0;
         }
@@ -295,7 +305,8 @@ static void configuration_set_on_view(struct metadata *self, struct kvs_request 
                      "the configuration", configuration_on_view);
 }
 
-/* ---- quorum -------------------------------------------------------------------------------------- */
+/* ---- quorum
+ * -------------------------------------------------------------------------------------- */
 
 static void quorum_on_loop(struct metadata *self, struct kvs_request *req)
 {
@@ -309,22 +320,22 @@ static void quorum_on_loop(struct metadata *self, struct kvs_request *req)
         const struct kvs_member *m = &st.members[i];
 
         (void)json_array_append_new(
-            members, json_pack("{s:s, s:s, s:s, s:b, s:I}", "id", m->id, "address", m->address, "role",
-                               ROLES[m->role <= KVS_ROLE_VOTER ? m->role : 0], "online",
+            members, json_pack("{s:s, s:s, s:s, s:b, s:I}", "id", m->id, "address", m->address,
+                               "role", ROLES[m->role <= KVS_ROLE_VOTER ? m->role : 0], "online",
                                (int)m->online, "match_index", (json_int_t)m->match_index));
     }
-    metadata_reply(
-        self, req, 200,
-        json_pack("{s:o, s:I, s:s, s:s, s:I, s:I, s:I, s:I, s:o}", "leader",
-                  st.leader_id[0] == '\0' ? json_null() : json_string(st.leader_id), "term",
-                  (json_int_t)st.term, "id", st.id, "state",
-                  STATES[st.state <= KVS_CONSENSUS_FAILED ? st.state : 0], "last_index",
-                  (json_int_t)st.last_index, "commit_index", (json_int_t)st.commit_index,
-                  "applied_index", (json_int_t)st.applied_index, "snapshot_index",
-                  (json_int_t)st.snapshot_index, "members", members));
+    metadata_reply(self, req, 200,
+                   json_pack("{s:o, s:I, s:s, s:s, s:I, s:I, s:I, s:I, s:o}", "leader",
+                             st.leader_id[0] == '\0' ? json_null() : json_string(st.leader_id),
+                             "term", (json_int_t)st.term, "id", st.id, "state",
+                             STATES[st.state <= KVS_CONSENSUS_FAILED ? st.state : 0], "last_index",
+                             (json_int_t)st.last_index, "commit_index", (json_int_t)st.commit_index,
+                             "applied_index", (json_int_t)st.applied_index, "snapshot_index",
+                             (json_int_t)st.snapshot_index, "members", members));
 }
 
-/* ---- entries ------------------------------------------------------------------------------------- */
+/* ---- entries
+ * ------------------------------------------------------------------------------------- */
 
 void nodes_register(void *self, struct kvs_request *req)
 {

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * The map: who holds what. GET /v1/metadata for clients, metadata.watch for storage servers (the same,
- * with the secret that signs cursors). Rendered once per version; a long poll waits for a newer one. */
+ * The map: who holds what. GET /v1/metadata for clients, metadata.watch for storage servers (the
+ * same, with the secret that signs cursors). Rendered once per version; a long poll waits for a
+ * newer one. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,12 +25,12 @@ static json_t *partition_json(const struct meta_state *s, const struct meta_tabl
 {
     const struct meta_partition *p = &t->partitions[i];
 
-    return json_pack("{s:I, s:I, s:o, s:I, s:I, s:o, s:o, s:o}", "table", (json_int_t)t->id, "partition",
-                     (json_int_t)i, "leader",
-                     p->leader < 0 ? json_null() : json_string(s->nodes[p->leader].id), "leader_epoch",
-                     (json_int_t)p->leader_epoch, "partition_epoch", (json_int_t)p->partition_epoch,
-                     "replicas", ids_json(s, p->replicas, p->replica_count), "isr",
-                     ids_json(s, p->isr, p->isr_count), "elr", ids_json(s, p->elr, p->elr_count));
+    return json_pack(
+        "{s:I, s:I, s:o, s:I, s:I, s:o, s:o, s:o}", "table", (json_int_t)t->id, "partition",
+        (json_int_t)i, "leader", p->leader < 0 ? json_null() : json_string(s->nodes[p->leader].id),
+        "leader_epoch", (json_int_t)p->leader_epoch, "partition_epoch",
+        (json_int_t)p->partition_epoch, "replicas", ids_json(s, p->replicas, p->replica_count),
+        "isr", ids_json(s, p->isr, p->isr_count), "elr", ids_json(s, p->elr, p->elr_count));
 }
 
 static char *map_render(const struct meta_state *s, int with_secret)
@@ -78,7 +79,8 @@ static void answer(struct metadata *self, struct kvs_request *req, int with_secr
         metadata_problem(self, req, 503, "out_of_memory", 1, "the server is out of memory");
         return;
     }
-    kvs_response_header(req, "ETag", kvs_arena_printf(&req->arena, "\"%" PRIu64 "\"", v->state.version));
+    kvs_response_header(req, "ETag",
+                        kvs_arena_printf(&req->arena, "\"%" PRIu64 "\"", v->state.version));
     req->response.status = 200;
     req->response.content_type = "application/json";
     req->response.body = kvs_slice_str(copy);
@@ -114,7 +116,8 @@ static int known_version(const struct kvs_request *req, uint64_t *ret_v)
         return 1;
     }
     etag = kvs_arg(req, ARG_IF_NONE_MATCH);
-    return etag.ptr != NULL && etag.len > 2 && etag.ptr[0] == '"' && etag.ptr[etag.len - 1] == '"' &&
+    return etag.ptr != NULL && etag.len > 2 && etag.ptr[0] == '"' &&
+           etag.ptr[etag.len - 1] == '"' &&
            kvs_u64_parse(kvs_slice(etag.ptr + 1, etag.len - 2), ret_v) == 0;
 }
 
@@ -126,7 +129,8 @@ static void serve(struct metadata *self, struct kvs_request *req,
     if (!known_version(req, &version)) {
         fn(self, req);
     } else if (version > self->view->state.version) {
-        /* A client ahead of us talked to another cluster or a newer server: give what is true here. */
+        /* A client ahead of us talked to another cluster or a newer server: give what is true here.
+         */
         fn(self, req);
     } else {
         metadata_wait(self, req, version + 1, wait_ms, fn, unchanged);

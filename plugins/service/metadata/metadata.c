@@ -8,16 +8,17 @@
 
 #include "metadata.h"
 
-#define VIEW_WAIT_MS 10000u    /* for a view that a proposal led to */
+#define VIEW_WAIT_MS       10000u /* for a view that a proposal led to */
 #define PROPOSE_TIMEOUT_MS 10000u
-#define MONITOR_PERIOD_MS 100u
-#define HOME 0u /* the loop all requests run on */
+#define MONITOR_PERIOD_MS  100u
+#define HOME               0u /* the loop all requests run on */
 
 static const struct kvs_mem_tag TAG = {"metadata.view"};
 
 static void init_cluster(struct metadata *self);
 
-/* ---- consensus thread ---------------------------------------------------------------------------- */
+/* ---- consensus thread
+ * ---------------------------------------------------------------------------- */
 
 /* The proposer's word: code in the low byte, state version above. */
 static uint64_t pack_result(int code, uint64_t version)
@@ -101,7 +102,8 @@ static void fsm_role_changed(void *arg, uint32_t state, uint64_t term, const cha
     }
 }
 
-/* ---- loop 0: views and waiting ------------------------------------------------------------------- */
+/* ---- loop 0: views and waiting
+ * ------------------------------------------------------------------- */
 
 static void ready_update(struct metadata *self)
 {
@@ -125,7 +127,8 @@ static void role_arrives(struct kvs_task *task)
     } else if (role != KVS_CONSENSUS_LEADER) {
         self->leading = 0;
     }
-    KVS_LOG(self->host, KVS_LOG_INFO, "role", "leader=%s term=%llu", self->leading ? "true" : "false",
+    KVS_LOG(self->host, KVS_LOG_INFO, "role", "leader=%s term=%llu",
+            self->leading ? "true" : "false",
             (unsigned long long)atomic_load_explicit(&self->term, memory_order_relaxed));
     init_cluster(self);
     ready_update(self);
@@ -202,7 +205,8 @@ void metadata_wait(struct metadata *self, struct kvs_request *req, uint64_t min_
         out_of_memory(self, req);
         return;
     }
-    *w = (struct waiter){.self = self, .req = req, .min_version = min_version, .run = fn, .late = late};
+    *w = (struct waiter){
+        .self = self, .req = req, .min_version = min_version, .run = fn, .late = late};
     w->timer = self->host->timer_start(self->host->ctx, wait_ms, 0, waiter_late, w);
     if (w->timer == NULL) {
         out_of_memory(self, req);
@@ -260,7 +264,8 @@ void metadata_on_view(struct metadata *self, struct kvs_request *req,
     }
 }
 
-/* ---- proposals ----------------------------------------------------------------------------------- */
+/* ---- proposals
+ * ----------------------------------------------------------------------------------- */
 
 struct op {
     struct kvs_proposal p;
@@ -273,16 +278,21 @@ struct op {
 
 static void propose_failed(struct metadata *self, struct kvs_request *req, int rc)
 {
-    struct kvs_problem problem = {.status = 503, .code = "not_ready", .retryable = 1,
-                                  .outcome = KVS_OUTCOME_NOT_APPLIED, .retry_after_ms = 1000};
+    struct kvs_problem problem = {.status = 503,
+                                  .code = "not_ready",
+                                  .retryable = 1,
+                                  .outcome = KVS_OUTCOME_NOT_APPLIED,
+                                  .retry_after_ms = 1000};
 
     if (rc == KVS_ENOTLEADER) {
         problem.code = "no_leader";
     } else if (rc == KVS_EINVAL || rc == KVS_ETOOBIG) {
-        problem = (struct kvs_problem){.status = 413, .code = "too_large",
-                                       .limit = KVS_CONSENSUS_ENTRY_SIZE_MAX};
+        problem = (struct kvs_problem){
+            .status = 413, .code = "too_large", .limit = KVS_CONSENSUS_ENTRY_SIZE_MAX};
     } else if (rc == KVS_ETIMEDOUT || rc == KVS_ECANCELED) {
-        problem = (struct kvs_problem){.status = 504, .code = "outcome_unknown", .retryable = 1,
+        problem = (struct kvs_problem){.status = 504,
+                                       .code = "outcome_unknown",
+                                       .retryable = 1,
                                        .outcome = KVS_OUTCOME_UNKNOWN};
     }
     kvs_problem(req, &problem, "the metadata change was not confirmed: %s", kvs_code_text(rc));
@@ -307,10 +317,12 @@ static void propose_rejected(struct metadata *self, struct kvs_request *req, int
         break;
     case KVS_ETOOMANY:
         metadata_problem(self, req, 409, "limit_reached", 0,
-                         "%s: the cluster holds as many as it may; see GET /v1/configuration", what);
+                         "%s: the cluster holds as many as it may; see GET /v1/configuration",
+                         what);
         break;
     case KVS_ECONFLICT:
-        metadata_problem(self, req, 409, "conflict", 0, "%s: conflicts with its present state", what);
+        metadata_problem(self, req, 409, "conflict", 0, "%s: conflicts with its present state",
+                         what);
         break;
     default:
         metadata_problem(self, req, 400, "invalid_body", 0, "%s: %s", what, kvs_code_text(code));
@@ -320,8 +332,8 @@ static void propose_rejected(struct metadata *self, struct kvs_request *req, int
 
 static void view_late(struct metadata *self, struct kvs_request *req)
 {
-    struct kvs_problem problem = {.status = 504, .code = "outcome_unknown", .retryable = 1,
-                                  .outcome = KVS_OUTCOME_APPLIED};
+    struct kvs_problem problem = {
+        .status = 504, .code = "outcome_unknown", .retryable = 1, .outcome = KVS_OUTCOME_APPLIED};
 
     kvs_problem(req, &problem, "the change was made but is not visible here yet");
     self->host->complete(self->host->ctx, req);
@@ -439,7 +451,8 @@ static void init_cluster(struct metadata *self)
                                     (size_t)2 * META_SECRET_SIZE)) == 0;
 }
 
-/* ---- the monitor --------------------------------------------------------------------------------- */
+/* ---- the monitor
+ * --------------------------------------------------------------------------------- */
 
 uint64_t metadata_session_timeout(const struct metadata *self)
 {
@@ -450,7 +463,8 @@ uint64_t metadata_session_timeout(const struct metadata *self)
                : s->settings[SETTING_SESSION_TIMEOUT];
 }
 
-/* A node that was silent for a session time-out is fenced: it leads nothing until it registers again. */
+/* A node that was silent for a session time-out is fenced: it leads nothing until it registers
+ * again. */
 static void monitor_tick(void *arg)
 {
     struct metadata *self = arg;
@@ -480,9 +494,11 @@ static void monitor_tick(void *arg)
     }
 }
 
-/* ---- answers ------------------------------------------------------------------------------------- */
+/* ---- answers
+ * ------------------------------------------------------------------------------------- */
 
-void metadata_reply(struct metadata *self, struct kvs_request *req, uint32_t status, json_t *take_body)
+void metadata_reply(struct metadata *self, struct kvs_request *req, uint32_t status,
+                    json_t *take_body)
 {
     char *text = take_body == NULL ? NULL : json_dumps(take_body, JSON_COMPACT);
 
@@ -523,8 +539,9 @@ json_t *metadata_body(struct metadata *self, struct kvs_request *req)
                               JSON_REJECT_DUPLICATES, &where);
 
     if (body == NULL) {
-        metadata_problem(self, req, 400, "malformed_json", 0, "the body is not JSON: line %d, column %d: %s",
-                         where.line, where.column, where.text);
+        metadata_problem(self, req, 400, "malformed_json", 0,
+                         "the body is not JSON: line %d, column %d: %s", where.line, where.column,
+                         where.text);
     } else if (!json_is_object(body)) {
         metadata_problem(self, req, 400, "invalid_body", 0, "the body must be a JSON object");
         json_decref(body);
@@ -533,7 +550,8 @@ json_t *metadata_body(struct metadata *self, struct kvs_request *req)
     return body;
 }
 
-/* ---- life ---------------------------------------------------------------------------------------- */
+/* ---- life
+ * ---------------------------------------------------------------------------------------- */
 
 static int metadata_init(const struct kvs_host *host, const void *conf, void **ret_self,
                          struct kvs_error *err)
@@ -556,8 +574,11 @@ static int metadata_init(const struct kvs_host *host, const void *conf, void **r
         goto fail;
     }
     self->consensus = ops;
-    fsm = (struct kvs_fsm){.arg = self, .apply = fsm_apply, .snapshot = fsm_snapshot,
-                           .restore = fsm_restore, .role_changed = fsm_role_changed,
+    fsm = (struct kvs_fsm){.arg = self,
+                           .apply = fsm_apply,
+                           .snapshot = fsm_snapshot,
+                           .restore = fsm_restore,
+                           .role_changed = fsm_role_changed,
                            .applied = fsm_applied};
     rc = self->consensus->bind(self->consensus_self, &fsm, err);
     if (rc != 0) {
@@ -631,10 +652,15 @@ static void metadata_fini(void *arg)
 }
 
 static const struct kvs_opt OPTIONS[] = {
-    {.name = "session_timeout", .type = KVS_OPT_DURATION, .fallback = "3s", .min = 500, .max = 600000,
+    {.name = "session_timeout",
+     .type = KVS_OPT_DURATION,
+     .fallback = "3s",
+     .min = 500,
+     .max = 600000,
      .offset = offsetof(struct metadata_conf, session_timeout_ms),
-     .help = "a storage node that was not heard for this long is fenced; the cluster setting of the "
-             "same name, once set, goes before"},
+     .help =
+         "a storage node that was not heard for this long is fenced; the cluster setting of the "
+         "same name, once set, goes before"},
     KVS_OPTS_END,
 };
 

@@ -6,9 +6,10 @@
  *   apply(command) -> live state        view: a copy of the state           request arrives
  *   applied() -> copy ------ mailbox -> swapped in; waiting requests run <- posted to loop 0
  *
- * Everything a client can ask runs on loop 0, against the view. A change is proposed from there; its
- * callback brings the state version it led to, and the answer waits for a view at least that new. So a
- * client reads its own writes, whichever loop it talks to. Long polls wait in the same list.
+ * Everything a client can ask runs on loop 0, against the view. A change is proposed from there;
+ * its callback brings the state version it led to, and the answer waits for a view at least that
+ * new. So a client reads its own writes, whichever loop it talks to. Long polls wait in the same
+ * list.
  *
  * Files: state/spec/save/settings (the deterministic part), metadata.c (life, consensus, waiting),
  * map.c (the map), tables.c, cluster.c (handlers), methods.c (the table of methods). */
@@ -79,8 +80,8 @@ void metadata_on_view(struct metadata *self, struct kvs_request *req,
 void metadata_wait(struct metadata *self, struct kvs_request *req, uint64_t min_version,
                    uint64_t wait_ms, void (*fn)(struct metadata *self, struct kvs_request *req),
                    void (*late)(struct metadata *self, struct kvs_request *req));
-/* On loop 0: propose `command` (reference taken) for req, then run `fn` on a view that has it; problems
- * are answered here, `what` names the subject ("table 'x'"). */
+/* On loop 0: propose `command` (reference taken) for req, then run `fn` on a view that has it;
+ * problems are answered here, `what` names the subject ("table 'x'"). */
 void metadata_propose(struct metadata *self, struct kvs_request *req, json_t *take_command,
                       const char *what, void (*fn)(struct metadata *self, struct kvs_request *req));
 /* Complete with a JSON body; takes the reference. */

@@ -4,9 +4,11 @@
  *
  *   {"format":1,"version":N,"cluster_id":"..","secret":"hex","next_table_id":N,
  *    "settings":{name: number},
- *    "nodes":[{"id","rack","incarnation":hex,"node_epoch","registered_at","state","endpoints":[..]}],
+ *    "nodes":[{"id","rack","incarnation":hex,"node_epoch","registered_at","state",
+ *              "endpoints":[..]}],
  *    "tables":[{"id","name","seed":hex,"created_at","changed","next_index_id","spec":{..},
- *               "partitions":[[leader,leader_epoch,partition_epoch,[replicas],[isr],[elr]],..]}]} */
+ *               "partitions":[[leader,leader_epoch,partition_epoch,[replicas],[isr],[elr]],..]}]}
+ */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -52,14 +54,16 @@ static json_t *table_json(const struct meta_table *t)
         const struct meta_partition *p = &t->partitions[i];
 
         (void)json_array_append_new(
-            parts, json_pack("[i, I, I, o, o, o]", (int)p->leader, (json_int_t)p->leader_epoch,
-                             (json_int_t)p->partition_epoch, slots_json(p->replicas, p->replica_count),
-                             slots_json(p->isr, p->isr_count), slots_json(p->elr, p->elr_count)));
+            parts,
+            json_pack("[i, I, I, o, o, o]", (int)p->leader, (json_int_t)p->leader_epoch,
+                      (json_int_t)p->partition_epoch, slots_json(p->replicas, p->replica_count),
+                      slots_json(p->isr, p->isr_count), slots_json(p->elr, p->elr_count)));
     }
     return json_pack("{s:I, s:s, s:o, s:I, s:I, s:I, s:o, s:o}", "id", (json_int_t)t->id, "name",
                      t->name, "seed", hex64(t->seed), "created_at", (json_int_t)t->created_at,
                      "changed", (json_int_t)t->changed, "next_index_id",
-                     (json_int_t)t->next_index_id, "spec", spec_json(&t->spec), "partitions", parts);
+                     (json_int_t)t->next_index_id, "spec", spec_json(&t->spec), "partitions",
+                     parts);
 }
 
 static json_t *settings_json(const struct meta_state *s)
@@ -68,7 +72,8 @@ static json_t *settings_json(const struct meta_state *s)
 
     for (int i = 0; i < SETTING_COUNT; i++) {
         if (s->settings[i] != UINT64_MAX) {
-            (void)json_object_set_new(o, SETTINGS[i].name, json_integer((json_int_t)s->settings[i]));
+            (void)json_object_set_new(o, SETTINGS[i].name,
+                                      json_integer((json_int_t)s->settings[i]));
         }
     }
     return o;
@@ -102,7 +107,8 @@ char *state_save(const struct meta_state *s)
     return text;
 }
 
-/* ---- loading: a snapshot comes from disk or a peer, nothing of it is trusted ------------------------ */
+/* ---- loading: a snapshot comes from disk or a peer, nothing of it is trusted
+ * ------------------------ */
 
 static int load_u64(const json_t *o, const char *key, uint64_t max, uint64_t *ret_v)
 {
@@ -165,7 +171,8 @@ static int load_node(const json_t *o, struct meta_node *n)
         load_hex(o, "incarnation", &n->incarnation) != 0 ||
         load_u64(o, "node_epoch", INT64_MAX, &n->node_epoch) != 0 ||
         load_u64(o, "registered_at", INT64_MAX, &n->registered_at) != 0 ||
-        load_u64(o, "state", NODE_REMOVED, &state) != 0 || json_array_size(urls) > META_ENDPOINT_MAX) {
+        load_u64(o, "state", NODE_REMOVED, &state) != 0 ||
+        json_array_size(urls) > META_ENDPOINT_MAX) {
         return KVS_ECORRUPT;
     }
     n->state = (uint32_t)state;
@@ -279,8 +286,9 @@ static int load_lists(struct meta_state *s, const json_t *nodes, const json_t *t
     s->node_cap = (uint32_t)node_count;
     s->table_cap = (uint32_t)table_count;
     s->nodes = node_count == 0 ? NULL : kvs_calloc(s->host, &TAG, node_count * sizeof *s->nodes);
-    s->tables = table_count == 0 ? NULL
-                                 : kvs_calloc(s->host, &TAG, table_count * sizeof(struct meta_table *));
+    s->tables = table_count == 0
+                    ? NULL
+                    : kvs_calloc(s->host, &TAG, table_count * sizeof(struct meta_table *));
     if ((node_count != 0 && s->nodes == NULL) || (table_count != 0 && s->tables == NULL)) {
         s->node_cap = s->nodes == NULL ? 0 : s->node_cap;
         s->table_cap = s->tables == NULL ? 0 : s->table_cap;
@@ -331,8 +339,8 @@ static int load_root(struct meta_state *s, const json_t *root, struct kvs_error 
         return kvs_err(err, KVS_ECORRUPT, "metadata snapshot is not a kvs snapshot");
     }
     if (format != META_FORMAT) {
-        return kvs_err(err, KVS_EFORMAT, "metadata snapshot has format %" PRIu64 ", this is %d", format,
-                       META_FORMAT);
+        return kvs_err(err, KVS_EFORMAT, "metadata snapshot has format %" PRIu64 ", this is %d",
+                       format, META_FORMAT);
     }
     rc = load_u64(root, "next_table_id", UINT32_MAX, &next_table_id);
     s->next_table_id = rc == 0 ? (uint32_t)next_table_id : 1;

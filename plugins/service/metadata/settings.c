@@ -11,11 +11,13 @@ const struct setting_def SETTINGS[SETTING_COUNT] = {
                                  "a storage node that was not heard for this long is fenced"},
     [SETTING_HEARTBEAT_INTERVAL] = {"heartbeat_interval", "ms", 500, 50, 60000, 0,
                                     "how often a storage node reports"},
-    [SETTING_LEASE] = {"lease", "ms", 2000, 200, 600000, 0,
-                       "how long a leader may serve strong reads after an answered heartbeat; must be "
-                       "below session_timeout"},
-    [SETTING_REPLICA_LAG_TIME_MAX] = {"replica_lag_time_max", "ms", 10000, 1000, 600000, 0,
-                                      "a follower that did not catch up for this long leaves the ISR"},
+    [SETTING_LEASE] =
+        {"lease", "ms", 2000, 200, 600000, 0,
+         "how long a leader may serve strong reads after an answered heartbeat; must be "
+         "below session_timeout"},
+    [SETTING_REPLICA_LAG_TIME_MAX] =
+        {"replica_lag_time_max", "ms", 10000, 1000, 600000, 0,
+         "a follower that did not catch up for this long leaves the ISR"},
     [SETTING_DEFAULT_PARTITIONS] = {"default_partitions", "", 8, 1, KVS_PARTITION_COUNT_MAX, 0,
                                     "partitions of a table that does not say"},
     [SETTING_TABLE_COUNT_MAX] = {"table_count_max", "", 1000, 1, META_TABLE_MAX, 0,

@@ -1,16 +1,29 @@
 /* SPDX-License-Identifier: MIT
  *
- * Reading and checking what a client says about a table; see state.h. The same code checks a request
- * before it is proposed (for a good message) and the command when it is applied (for safety). */
+ * Reading and checking what a client says about a table; see state.h. The same code checks a
+ * request before it is proposed (for a good message) and the command when it is applied (for
+ * safety). */
 #include <inttypes.h>
 
 #include "kvs/support.h"
 #include "state.h"
 
 static const char *const MEMBERS[] = {
-    "name",    "partitions",      "replication_factor", "min_in_sync_replicas", "acks",
-    "ttl",     "index",           "indexes",            "add_indexes",          "drop_indexes",
-    "compression", "max_value_bytes", "max_items",      "max_bytes",            NULL,
+    "name",
+    "partitions",
+    "replication_factor",
+    "min_in_sync_replicas",
+    "acks",
+    "ttl",
+    "index",
+    "indexes",
+    "add_indexes",
+    "drop_indexes",
+    "compression",
+    "max_value_bytes",
+    "max_items",
+    "max_bytes",
+    NULL,
 };
 
 static const char *const INDEX_MEMBERS[] = {"name", "type", "path", "id", NULL};
@@ -50,8 +63,8 @@ void spec_defaults(struct meta_spec *spec, uint32_t active_nodes)
     spec->max_value_bytes = KVS_VALUE_SIZE_DEFAULT;
 }
 
-static int parse_count(const json_t *v, const char *name, uint64_t min, uint64_t max, uint64_t *ret_v,
-                       struct kvs_error *err)
+static int parse_count(const json_t *v, const char *name, uint64_t min, uint64_t max,
+                       uint64_t *ret_v, struct kvs_error *err)
 {
     uint64_t n = 0;
     int ok = json_is_integer(v) && json_integer_value(v) >= 0;
@@ -62,8 +75,8 @@ static int parse_count(const json_t *v, const char *name, uint64_t min, uint64_t
         ok = kvs_bytes_parse(kvs_slice(json_string_value(v), json_string_length(v)), &n) == 0;
     }
     if (!ok || n < min || n > max) {
-        return kvs_err(err, KVS_EINVAL, "'%s' must be a whole number, %" PRIu64 " to %" PRIu64, name,
-                       min, max);
+        return kvs_err(err, KVS_EINVAL, "'%s' must be a whole number, %" PRIu64 " to %" PRIu64,
+                       name, min, max);
     }
     *ret_v = n;
     return 0;
@@ -86,7 +99,8 @@ static int parse_word(const json_t *v, const char *name, const char *const *word
                    near == NULL ? words[0] : near);
 }
 
-static int parse_plugin_name(const json_t *v, const char *member, char dst[32], struct kvs_error *err)
+static int parse_plugin_name(const json_t *v, const char *member, char dst[32],
+                             struct kvs_error *err)
 {
     const char *text = json_string_value(v);
 
@@ -132,8 +146,8 @@ static int member_known(const json_t *object, const char *const *words, const ch
             *ret_member = key;
             return near == NULL
                        ? kvs_err(err, KVS_EINVAL, "member '%s' is not known", key)
-                       : kvs_err(err, KVS_EINVAL, "member '%s' is not known. Did you mean '%s'?", key,
-                                 near);
+                       : kvs_err(err, KVS_EINVAL, "member '%s' is not known. Did you mean '%s'?",
+                                 key, near);
         }
     }
     return 0;
@@ -156,7 +170,8 @@ static int parse_index(const json_t *v, struct meta_index *ix, struct kvs_error 
     }
     memset(ix, 0, sizeof *ix);
     if (name == NULL || !spec_name_valid(name)) {
-        return kvs_err(err, KVS_EINVAL, "an index needs a 'name' of the form [a-z][a-z0-9_-]{0,63}");
+        return kvs_err(err, KVS_EINVAL,
+                       "an index needs a 'name' of the form [a-z][a-z0-9_-]{0,63}");
     }
     (void)copy_text(ix->name, sizeof ix->name, name);
     if (type != NULL) {
@@ -187,7 +202,8 @@ static struct meta_index *spec_index(struct meta_spec *spec, const char *name)
     return NULL;
 }
 
-static int add_index(struct meta_spec *spec, const json_t *v, uint32_t *next_id, struct kvs_error *err)
+static int add_index(struct meta_spec *spec, const json_t *v, uint32_t *next_id,
+                     struct kvs_error *err)
 {
     struct meta_index ix;
     int rc = parse_index(v, &ix, err);
@@ -249,7 +265,8 @@ static int drop_indexes(struct meta_spec *spec, const json_t *list, struct kvs_e
         struct meta_index *ix = name == NULL ? NULL : spec_index(spec, name);
 
         if (ix == NULL) {
-            return kvs_err(err, KVS_ENOTFOUND, "there is no index '%.64s'", name == NULL ? "" : name);
+            return kvs_err(err, KVS_ENOTFOUND, "there is no index '%.64s'",
+                           name == NULL ? "" : name);
         }
         memmove(ix, ix + 1, (size_t)(&spec->indexes[spec->index_count] - (ix + 1)) * sizeof *ix);
         spec->index_count--;
@@ -309,8 +326,8 @@ static int parse_number_member(const char *key, const json_t *v, struct meta_spe
     return rc;
 }
 
-static int parse_member(const char *key, const json_t *v, const json_t *body, struct meta_spec *spec,
-                        uint32_t *next_id, struct kvs_error *err)
+static int parse_member(const char *key, const json_t *v, const json_t *body,
+                        struct meta_spec *spec, uint32_t *next_id, struct kvs_error *err)
 {
     if (strcmp(key, "acks") == 0) {
         return parse_word(v, key, ACKS, &spec->acks, err);
@@ -332,7 +349,7 @@ static int parse_member(const char *key, const json_t *v, const json_t *body, st
 
 static int alterable(const char *key)
 {
-    static const char *const FIXED[] = {"name",  "partitions", "replication_factor",
+    static const char *const FIXED[] = {"name",  "partitions",  "replication_factor",
                                         "index", "compression", NULL};
 
     for (size_t i = 0; FIXED[i] != NULL; i++) {
@@ -420,12 +437,12 @@ json_t *spec_json(const struct meta_spec *spec)
 {
     char ttl[32];
 
-    return json_pack(
-        "{s:I, s:I, s:I, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:o}", "partitions",
-        (json_int_t)spec->partitions, "replication_factor", (json_int_t)spec->replication_factor,
-        "min_in_sync_replicas", (json_int_t)spec->min_isr, "acks", ACKS[spec->acks], "ttl",
-        spec->ttl_ms == 0 ? "none" : kvs_duration_text(spec->ttl_ms, ttl), "index", spec->index,
-        "compression", spec->compression, "max_value_bytes", (json_int_t)spec->max_value_bytes,
-        "max_items", (json_int_t)spec->max_items, "max_bytes", (json_int_t)spec->max_bytes, "indexes",
-        indexes_json(spec));
+    return json_pack("{s:I, s:I, s:I, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:o}", "partitions",
+                     (json_int_t)spec->partitions, "replication_factor",
+                     (json_int_t)spec->replication_factor, "min_in_sync_replicas",
+                     (json_int_t)spec->min_isr, "acks", ACKS[spec->acks], "ttl",
+                     spec->ttl_ms == 0 ? "none" : kvs_duration_text(spec->ttl_ms, ttl), "index",
+                     spec->index, "compression", spec->compression, "max_value_bytes",
+                     (json_int_t)spec->max_value_bytes, "max_items", (json_int_t)spec->max_items,
+                     "max_bytes", (json_int_t)spec->max_bytes, "indexes", indexes_json(spec));
 }

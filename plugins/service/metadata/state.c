@@ -4,9 +4,11 @@
  *
  * Commands (JSON, one per log entry)
  *   {"op":"cluster.init","cluster_id":"..","secret":"<64 hex>"}                       once
- *   {"op":"node.register","id","rack","incarnation":"<hex>","endpoints":[..],"now":ms}   yields node epoch
+ *   {"op":"node.register","id","rack","incarnation":"<hex>","endpoints":[..],"now":ms}   yields
+ * node epoch
  *   {"op":"node.state","id","state":0..3}
- *   {"op":"table.create","body":{..},"seed":"<hex>","now":ms}                         yields table id
+ *   {"op":"table.create","body":{..},"seed":"<hex>","now":ms}                         yields table
+ * id
  *   {"op":"table.alter","name","body":{..}}
  *   {"op":"table.drop","name"}
  *   {"op":"setting.set","values":{name: number|null}} */
@@ -104,7 +106,8 @@ static void must_grow(struct meta_state *s, void **list, uint32_t count, uint32_
     *cap = wider;
 }
 
-/* ---- look-ups ------------------------------------------------------------------------------------ */
+/* ---- look-ups
+ * ------------------------------------------------------------------------------------ */
 
 /* Position of the table, or where it belongs. */
 static uint32_t table_position(const struct meta_state *s, const char *name, int *ret_found)
@@ -160,7 +163,8 @@ uint32_t state_active_nodes(const struct meta_state *s)
     return n;
 }
 
-/* ---- placement and election ---------------------------------------------------------------------- */
+/* ---- placement and election
+ * ---------------------------------------------------------------------- */
 
 static uint32_t node_load(const struct meta_state *s, uint32_t slot, int leaders_only)
 {
@@ -202,8 +206,10 @@ static int rack_used(const struct meta_state *s, const struct meta_partition *p,
     return 0;
 }
 
-/* The node for the next replica: another rack first, then the least loaded, then the lowest slot. */
-static int pick_node(const struct meta_state *s, const struct meta_partition *p, const uint32_t *load)
+/* The node for the next replica: another rack first, then the least loaded, then the lowest slot.
+ */
+static int pick_node(const struct meta_state *s, const struct meta_partition *p,
+                     const uint32_t *load)
 {
     int best = -1, best_shares_rack = 0;
 
@@ -223,8 +229,8 @@ static int pick_node(const struct meta_state *s, const struct meta_partition *p,
     return best;
 }
 
-/* Replicas of all partitions of a new table; the first replica leads. Two replicas' worth of load is
- * counted for the leader, so leaders spread as well. */
+/* Replicas of all partitions of a new table; the first replica leads. Two replicas' worth of load
+ * is counted for the leader, so leaders spread as well. */
 static void place_table(struct meta_state *s, struct meta_table *t)
 {
     uint32_t load[META_NODE_MAX];
@@ -288,7 +294,8 @@ static void reelect(struct meta_state *s, uint32_t slot)
     }
 }
 
-/* ---- commands ------------------------------------------------------------------------------------ */
+/* ---- commands
+ * ------------------------------------------------------------------------------------ */
 
 static const char *text_of(const json_t *cmd, const char *key, size_t max)
 {
@@ -341,7 +348,8 @@ static int cluster_init(struct meta_state *s, const json_t *cmd)
         return KVS_EEXIST;
     }
     if (id == NULL || id[0] == '\0' ||
-        hex_bytes(text_of(cmd, "secret", 2 * (size_t)META_SECRET_SIZE), s->secret, sizeof s->secret) != 0) {
+        hex_bytes(text_of(cmd, "secret", 2 * (size_t)META_SECRET_SIZE), s->secret,
+                  sizeof s->secret) != 0) {
         return KVS_EINVAL;
     }
     memcpy(s->cluster_id, id, strlen(id) + 1);
@@ -366,7 +374,8 @@ static int node_endpoints(struct meta_node *n, const json_t *list)
     return 0;
 }
 
-static int node_register(struct meta_state *s, uint64_t index, const json_t *cmd, uint64_t *ret_epoch)
+static int node_register(struct meta_state *s, uint64_t index, const json_t *cmd,
+                         uint64_t *ret_epoch)
 {
     const char *id = text_of(cmd, "id", META_NODE_ID_SIZE - 1);
     const char *rack = text_of(cmd, "rack", META_NODE_ID_SIZE - 1);
@@ -463,7 +472,8 @@ static int table_create(struct meta_state *s, const json_t *cmd, uint64_t *ret_i
     t->partitions = must_alloc(s, spec.partitions * sizeof *t->partitions);
     place_table(s, t);
     must_grow(s, (void **)&s->tables, s->table_count, &s->table_cap, sizeof(struct meta_table *));
-    memmove(&s->tables[at + 1], &s->tables[at], (s->table_count - at) * sizeof(struct meta_table *));
+    memmove(&s->tables[at + 1], &s->tables[at],
+            (s->table_count - at) * sizeof(struct meta_table *));
     s->tables[at] = t;
     s->table_count++;
     *ret_id = t->id;
@@ -504,7 +514,8 @@ static int table_drop(struct meta_state *s, const json_t *cmd)
     }
     table_free(s, s->tables[at]);
     s->table_count--;
-    memmove(&s->tables[at], &s->tables[at + 1], (s->table_count - at) * sizeof(struct meta_table *));
+    memmove(&s->tables[at], &s->tables[at + 1],
+            (s->table_count - at) * sizeof(struct meta_table *));
     return 0;
 }
 

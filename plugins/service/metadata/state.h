@@ -2,16 +2,17 @@
  *
  * The cluster's state: a deterministic state machine over the consensus log.
  *
- * A command is one JSON object in one log entry: {"op":"table.create", ...}. state_apply looks at the
- * state and the command, nothing else: what comes from a clock or a dice (creation time, seed, secret)
- * is in the command. Two machines fed the same log are equal byte by byte: state_save writes the whole
- * state as canonical JSON (sorted keys, integers only), which is also the snapshot.
+ * A command is one JSON object in one log entry: {"op":"table.create", ...}. state_apply looks at
+ * the state and the command, nothing else: what comes from a clock or a dice (creation time, seed,
+ * secret) is in the command. Two machines fed the same log are equal byte by byte: state_save
+ * writes the whole state as canonical JSON (sorted keys, integers only), which is also the
+ * snapshot.
  *
- * A command that makes no sense any more (a table created twice) is rejected with a code, the same on
- * every member, and changes nothing but nothing else either: the log goes on.
+ * A command that makes no sense any more (a table created twice) is rejected with a code, the same
+ * on every member, and changes nothing but nothing else either: the log goes on.
  *
- * Ids. Tables, nodes and indexes get numbers that are never reused. A partition names its replicas by
- * node slot, the position in `nodes`; a slot is never reused while a partition may name it.
+ * Ids. Tables, nodes and indexes get numbers that are never reused. A partition names its replicas
+ * by node slot, the position in `nodes`; a slot is never reused while a partition may name it.
  *
  * Threads  one at a time; the consensus plugin's thread owns the live one. */
 #ifndef KVS_METADATA_STATE_H
@@ -23,14 +24,14 @@
 #include "kvs/error.h"
 #include "kvs/host.h"
 
-#define META_NODE_MAX 1024u
-#define META_TABLE_MAX 4096u
-#define META_REPLICA_MAX 9u
+#define META_NODE_MAX     1024u
+#define META_TABLE_MAX    4096u
+#define META_REPLICA_MAX  9u
 #define META_ENDPOINT_MAX 4u
 #define META_NODE_ID_SIZE 64u
-#define META_SECRET_SIZE 32u
-#define META_SETTING_MAX 16u
-#define META_FORMAT 1 /* of the snapshot */
+#define META_SECRET_SIZE  32u
+#define META_SETTING_MAX  16u
+#define META_FORMAT       1 /* of the snapshot */
 
 enum meta_node_state { NODE_ACTIVE = 0, NODE_FENCED = 1, NODE_DRAINING = 2, NODE_REMOVED = 3 };
 
@@ -59,9 +60,9 @@ struct meta_index {
 /* What a client may choose about a table. */
 struct meta_spec {
     uint32_t partitions, replication_factor, min_isr;
-    uint32_t acks; /* 0 none, 1 leader, 2 all */
+    uint32_t acks;   /* 0 none, 1 leader, 2 all */
     uint64_t ttl_ms; /* 0: none */
-    char index[32];       /* primary index plugin */
+    char index[32];  /* primary index plugin */
     char compression[32];
     uint64_t max_value_bytes;
     uint64_t max_items; /* of the table; 0: none */
@@ -100,16 +101,16 @@ struct meta_state {
     uint32_t next_table_id;
     uint32_t node_count, table_count;
     uint32_t node_cap, table_cap;
-    struct meta_node *nodes;    /* by slot */
-    struct meta_table **tables; /* sorted by name */
+    struct meta_node *nodes;             /* by slot */
+    struct meta_table **tables;          /* sorted by name */
     uint64_t settings[META_SETTING_MAX]; /* by setting index; UINT64_MAX: default */
 };
 
 void state_init(struct meta_state *s, const struct kvs_host *host);
 void state_fini(struct meta_state *s);
 
-/* A deep copy, for readers on another thread. `dst` is uninitialised. Out of memory: KVS_ENOMEM, nothing
- * to free. */
+/* A deep copy, for readers on another thread. `dst` is uninitialised. Out of memory: KVS_ENOMEM,
+ * nothing to free. */
 int state_copy(const struct meta_state *s, struct meta_state *dst);
 
 /* Apply one command. Returns 0 (changed), or KVS_EEXIST, KVS_ENOTFOUND, KVS_ECONFLICT, KVS_EINVAL
@@ -126,14 +127,16 @@ struct meta_table *state_table(const struct meta_state *s, const char *name);
 struct meta_node *state_node(const struct meta_state *s, const char *id, uint32_t *ret_slot);
 uint32_t state_active_nodes(const struct meta_state *s);
 
-/* ---- specifications (spec.c) --------------------------------------------------------------------- */
+/* ---- specifications (spec.c)
+ * --------------------------------------------------------------------- */
 
 #define SPEC_CREATE 0u
-#define SPEC_ALTER 1u
+#define SPEC_ALTER  1u
 
-/* Read a table body into *spec (which holds the defaults, or the present values for SPEC_ALTER). Unknown
- * members, wrong types and values out of bounds give KVS_EINVAL with a sentence for the client;
- * *ret_member names the member at fault ("" if none). `name` (65 bytes) is set for SPEC_CREATE. */
+/* Read a table body into *spec (which holds the defaults, or the present values for SPEC_ALTER).
+ * Unknown members, wrong types and values out of bounds give KVS_EINVAL with a sentence for the
+ * client; *ret_member names the member at fault ("" if none). `name` (65 bytes) is set for
+ * SPEC_CREATE. */
 int spec_parse(const json_t *body, uint32_t mode, struct meta_spec *spec, char *name,
                uint32_t *next_index_id, const char **ret_member, struct kvs_error *err);
 void spec_defaults(struct meta_spec *spec, uint32_t active_nodes);
@@ -143,7 +146,8 @@ int spec_name_valid(const char *name);
 /* As the members of the API's table object and of the snapshot. New reference or NULL. */
 json_t *spec_json(const struct meta_spec *spec);
 
-/* ---- settings of the cluster (settings.c) -------------------------------------------------------- */
+/* ---- settings of the cluster (settings.c)
+ * -------------------------------------------------------- */
 
 enum meta_setting {
     SETTING_SESSION_TIMEOUT = 0,

@@ -25,8 +25,9 @@ json_t *table_view(const struct meta_table *t)
     (void)json_object_set_new(o, "ttl_ms", json_integer((json_int_t)t->spec.ttl_ms));
     (void)json_object_set_new(o, "state", json_string("active"));
     (void)json_object_set_new(o, "created_at", json_integer((json_int_t)t->created_at));
-    (void)json_object_set_new(o, "hash", json_pack("{s:s, s:i, s:s}", "algorithm", "jump-xxh3-64",
-                                                   "version", 1, "seed", seed));
+    (void)json_object_set_new(
+        o, "hash",
+        json_pack("{s:s, s:i, s:s}", "algorithm", "jump-xxh3-64", "version", 1, "seed", seed));
     return o;
 }
 
@@ -64,8 +65,9 @@ static void spec_problem(struct metadata *self, struct kvs_request *req, int rc,
     } else if (rc == KVS_ENOTFOUND) {
         metadata_problem(self, req, 404, "index_not_found", 0, "%s", err->msg);
     } else {
-        metadata_problem(self, req, 400, strstr(err->msg, "is not known") != NULL ? "unknown_member"
-                                                                                 : "invalid_body",
+        metadata_problem(self, req, 400,
+                         strstr(err->msg, "is not known") != NULL ? "unknown_member"
+                                                                  : "invalid_body",
                          0, "%s%s%s", member, member[0] == '\0' ? "" : ": ", err->msg);
     }
 }
@@ -74,11 +76,13 @@ static void plugin_problem(struct metadata *self, struct kvs_request *req, const
                            const char *name)
 {
     metadata_problem(self, req, 400, "unknown_plugin", 0,
-                     "'%s': no plugin '%s' is loaded here; GET /v1/plugins lists them", member, name);
+                     "'%s': no plugin '%s' is loaded here; GET /v1/plugins lists them", member,
+                     name);
 }
 
 /* Storage servers must have the plugins a table names. In one process that can be seen at once. */
-static int plugins_known(struct metadata *self, struct kvs_request *req, const struct meta_spec *spec)
+static int plugins_known(struct metadata *self, struct kvs_request *req,
+                         const struct meta_spec *spec)
 {
     const struct kvs_host *host = self->host;
     const char *none;
@@ -98,7 +102,8 @@ static int plugins_known(struct metadata *self, struct kvs_request *req, const s
     return 1;
 }
 
-/* ---- create, alter, drop ------------------------------------------------------------------------- */
+/* ---- create, alter, drop
+ * ------------------------------------------------------------------------- */
 
 static void created(struct metadata *self, struct kvs_request *req)
 {
@@ -177,9 +182,9 @@ static void alter_on_view(struct metadata *self, struct kvs_request *req)
         json_decref(body);
         return;
     }
-    metadata_propose(self, req,
-                     json_pack("{s:s, s:s, s:o}", "op", "table.alter", "name", t->name, "body", body),
-                     subject(req, kvs_slice_str(t->name)), altered);
+    metadata_propose(
+        self, req, json_pack("{s:s, s:s, s:o}", "op", "table.alter", "name", t->name, "body", body),
+        subject(req, kvs_slice_str(t->name)), altered);
 }
 
 static void dropped(struct metadata *self, struct kvs_request *req)
@@ -198,7 +203,8 @@ static void drop_on_view(struct metadata *self, struct kvs_request *req)
     }
 }
 
-/* ---- list, get ----------------------------------------------------------------------------------- */
+/* ---- list, get
+ * ----------------------------------------------------------------------------------- */
 
 static void list_on_view(struct metadata *self, struct kvs_request *req)
 {
@@ -215,7 +221,8 @@ static void get_on_view(struct metadata *self, struct kvs_request *req)
     altered(self, req);
 }
 
-/* ---- partitions: the map's part, and what each storage node says of its replicas ------------------ */
+/* ---- partitions: the map's part, and what each storage node says of its replicas
+ * ------------------ */
 
 struct status_call {
     struct kvs_call call;
@@ -260,7 +267,8 @@ static json_t *ids(const struct meta_state *s, const uint16_t *slots, uint8_t co
     return list;
 }
 
-static void partitions_answer(struct metadata *self, struct kvs_request *req, const json_t *statuses)
+static void partitions_answer(struct metadata *self, struct kvs_request *req,
+                              const json_t *statuses)
 {
     const struct meta_state *s = &self->view->state;
     struct meta_table *t = wanted(self, req);
@@ -278,12 +286,13 @@ static void partitions_answer(struct metadata *self, struct kvs_request *req, co
             (void)json_array_append_new(replicas, replica_json(s, p, r, statuses, i));
         }
         (void)json_array_append_new(
-            list, json_pack("{s:I, s:o, s:I, s:I, s:o, s:o, s:o, s:o}", "id", (json_int_t)i, "leader",
-                            p->leader < 0 ? json_null() : json_string(s->nodes[p->leader].id),
-                            "leader_epoch", (json_int_t)p->leader_epoch, "partition_epoch",
-                            (json_int_t)p->partition_epoch, "replicas",
-                            ids(s, p->replicas, p->replica_count), "isr", ids(s, p->isr, p->isr_count),
-                            "elr", ids(s, p->elr, p->elr_count), "replica_status", replicas));
+            list,
+            json_pack("{s:I, s:o, s:I, s:I, s:o, s:o, s:o, s:o}", "id", (json_int_t)i, "leader",
+                      p->leader < 0 ? json_null() : json_string(s->nodes[p->leader].id),
+                      "leader_epoch", (json_int_t)p->leader_epoch, "partition_epoch",
+                      (json_int_t)p->partition_epoch, "replicas",
+                      ids(s, p->replicas, p->replica_count), "isr", ids(s, p->isr, p->isr_count),
+                      "elr", ids(s, p->elr, p->elr_count), "replica_status", replicas));
     }
     metadata_reply(self, req, 200, json_pack("{s:o}", "partitions", list));
 }
@@ -318,14 +327,18 @@ static void partitions_on_view(struct metadata *self, struct kvs_request *req)
     sc->req = req;
     sc->arg.name = "table";
     sc->arg.value = kvs_slice_str(kvs_arena_printf(&req->arena, "%u", t->id));
-    sc->call = (struct kvs_call){.method = "storage.status", .args = &sc->arg, .arg_count = 1,
-                                 .timeout_ms = STATUS_CALL_TIMEOUT_MS, .cb = status_arrives};
+    sc->call = (struct kvs_call){.method = "storage.status",
+                                 .args = &sc->arg,
+                                 .arg_count = 1,
+                                 .timeout_ms = STATUS_CALL_TIMEOUT_MS,
+                                 .cb = status_arrives};
     if (self->host->call(self->host->ctx, &sc->call, NULL) != 0) {
         partitions_answer(self, req, NULL); /* no storage service in this process */
     }
 }
 
-/* ---- entries ------------------------------------------------------------------------------------- */
+/* ---- entries
+ * ------------------------------------------------------------------------------------- */
 
 void tables_create(void *self, struct kvs_request *req)
 {

@@ -2,31 +2,32 @@
  *
  * The partition engine: one partition of one table in memory, in front of the journal.
  *
- * A partition belongs to one loop; every function is called there (recovery excepted: it runs on one
- * pool thread before the partition is handed to its loop). It knows no request, no JSON, no transport.
+ * A partition belongs to one loop; every function is called there (recovery excepted: it runs on
+ * one pool thread before the partition is handed to its loop). It knows no request, no JSON, no
+ * transport.
  *
  * Life of a write
- *   1. partition_write checks limits, conditions and the idempotency key against the newest version of
- *      each item (uncommitted ones count: they come first in the log), assigns offsets, encodes records
- *      (record.h) into the open batch, and puts the new version into the index as *uncommitted*.
- *   2. At the end of the loop's round (host->defer) the open batch is sealed and appended to the journal:
- *      all writes of one round to one partition are one batch.
- *   3. The append's callback advances LEO's durable mark; the high watermark follows (here: as soon as
- *      it is durable; with followers: R1). Versions below it become committed, superseded ones are freed,
- *      callbacks of the writes fire.
- *   On KVS_ENOSPC the uncommitted tail is rolled back: versions leave the index, offsets are reused.
+ *   1. partition_write checks limits, conditions and the idempotency key against the newest version
+ * of each item (uncommitted ones count: they come first in the log), assigns offsets, encodes
+ * records (record.h) into the open batch, and puts the new version into the index as *uncommitted*.
+ *   2. At the end of the loop's round (host->defer) the open batch is sealed and appended to the
+ * journal: all writes of one round to one partition are one batch.
+ *   3. The append's callback advances LEO's durable mark; the high watermark follows (here: as soon
+ * as it is durable; with followers: R1). Versions below it become committed, superseded ones are
+ * freed, callbacks of the writes fire. On KVS_ENOSPC the uncommitted tail is rolled back: versions
+ * leave the index, offsets are reused.
  *
- * Versions. The index points at the newest version of a key. A version that is not committed yet keeps
- * its predecessor (also "there was none") in the pending ring, which is indexed by offset: so committed
- * reads, uncommitted reads and rolling back are one structure, and a committed item carries no pointer
- * for it. A delete is a tombstone version until committed.
+ * Versions. The index points at the newest version of a key. A version that is not committed yet
+ * keeps its predecessor (also "there was none") in the pending ring, which is indexed by offset: so
+ * committed reads, uncommitted reads and rolling back are one structure, and a committed item
+ * carries no pointer for it. A delete is a tombstone version until committed.
  *
- * Memory. An item is one allocation: a header of about 20 bytes, key, optional partition key, content
- * type (interned per partition), expiry and value. Goal: at most 60 bytes per item beyond key and value
- * with the ordered index.
+ * Memory. An item is one allocation: a header of about 20 bytes, key, optional partition key,
+ * content type (interned per partition), expiry and value. Goal: at most 60 bytes per item beyond
+ * key and value with the ordered index.
  *
- * Expiry (R16). expires_at_ms is absolute and in the record. Reads filter by it; partition_expire writes
- * delete records for what is past; so followers, indexes and snapshots agree. */
+ * Expiry (R16). expires_at_ms is absolute and in the record. Reads filter by it; partition_expire
+ * writes delete records for what is past; so followers, indexes and snapshots agree. */
 #ifndef KVS_STORAGE_PARTITION_H
 #define KVS_STORAGE_PARTITION_H
 
@@ -45,12 +46,13 @@ struct version {
 
 enum secondary_type { SECONDARY_STRING = 1, SECONDARY_NUMBER = 2 };
 
-/* One secondary index of a table. Values come with the item (path empty) or out of its JSON value. */
+/* One secondary index of a table. Values come with the item (path empty) or out of its JSON value.
+ */
 struct secondary_def {
     char name[KVS_TABLE_NAME_SIZE_MAX + 1];
-    uint32_t type;   /* enum secondary_type */
-    uint32_t id;     /* unique in the table, never reused */
-    char path[256];  /* JSON Pointer (RFC 6901), "" for explicit keys */
+    uint32_t type;  /* enum secondary_type */
+    uint32_t id;    /* unique in the table, never reused */
+    char path[256]; /* JSON Pointer (RFC 6901), "" for explicit keys */
 };
 
 struct table_limits {
@@ -74,17 +76,19 @@ struct partition_conf {
     void *codec_self;
     const char *codec_name; /* "lz4" or "none" */
     struct table_limits limits;
-    uint64_t idempotency_window_ms;  /* 600000 */
-    uint64_t idempotency_count_max;  /* 100000 */
+    uint64_t idempotency_window_ms;          /* 600000 */
+    uint64_t idempotency_count_max;          /* 100000 */
     const struct secondary_def *secondaries; /* [secondary_count] */
     uint32_t secondary_count;
 };
 
-int partition_new(const struct partition_conf *conf, struct partition **ret_p, struct kvs_error *err);
+int partition_new(const struct partition_conf *conf, struct partition **ret_p,
+                  struct kvs_error *err);
 /* Frees everything; no append may be under way (see partition_close). Accepts NULL. */
 void partition_free(struct partition *p);
 
-/* ---- writes -------------------------------------------------------------------------------------- */
+/* ---- writes
+ * -------------------------------------------------------------------------------------- */
 
 enum write_kind { WRITE_PUT = 1, WRITE_DELETE = 2, WRITE_TOUCH = 3, WRITE_GET = 4 };
 
@@ -95,14 +99,14 @@ enum write_result {
     WRITE_REPLACED,
     WRITE_DELETED,
     WRITE_TOUCHED,
-    WRITE_GOT,              /* GET inside a batch: `got` is filled */
+    WRITE_GOT, /* GET inside a batch: `got` is filled */
     WRITE_NOT_FOUND,
-    WRITE_PRECONDITION,     /* If-Match or create-only did not hold; `version` is the present one */
-    WRITE_TOO_LARGE,        /* value over the table's limit */
-    WRITE_LIMIT,            /* the partition is at max_items or max_bytes */
-    WRITE_BAD_INDEX,        /* unknown index, wrong type, too many or too long keys: see `detail` */
+    WRITE_PRECONDITION, /* If-Match or create-only did not hold; `version` is the present one */
+    WRITE_TOO_LARGE,    /* value over the table's limit */
+    WRITE_LIMIT,        /* the partition is at max_items or max_bytes */
+    WRITE_BAD_INDEX,    /* unknown index, wrong type, too many or too long keys: see `detail` */
     WRITE_NO_MEMORY,
-    WRITE_CONFLICT,         /* another operation of an atomic batch failed */
+    WRITE_CONFLICT, /* another operation of an atomic batch failed */
 };
 
 struct index_value { /* explicit secondary key */
@@ -114,14 +118,14 @@ struct item_view { /* borrowed; valid until control returns to the loop */
     struct kvs_slice key;
     struct kvs_slice partition_key; /* equals key unless one was given */
     struct kvs_slice value;
-    const char *content_type;       /* NUL-terminated, "" if none */
+    const char *content_type; /* NUL-terminated, "" if none */
     struct version version;
     uint64_t expires_at_ms; /* 0: never */
     const void *item;
 };
 
 struct write_op {
-    uint32_t kind;     /* enum write_kind */
+    uint32_t kind; /* enum write_kind */
     uint32_t if_absent;
     uint32_t if_match; /* compare with if_version */
     uint32_t result;   /* enum write_result, out */
@@ -130,7 +134,7 @@ struct write_op {
     struct kvs_slice key, partition_key; /* partition_key.ptr NULL: the key */
     struct kvs_slice value;
     struct kvs_slice content_type;
-    uint64_t expires_at_ms; /* PUT, TOUCH */
+    uint64_t expires_at_ms;            /* PUT, TOUCH */
     const struct index_value *indexes; /* [index_count] */
     uint32_t index_count;
     uint32_t reserved;
@@ -144,33 +148,36 @@ struct kvs_arena;
 struct write_batch {
     struct write_op *ops; /* [count] */
     uint32_t count;
-    uint32_t atomic;      /* all or nothing */
-    uint32_t acks;        /* 0 none: cb at once; 1 leader, 2 all: cb when durable / committed */
-    uint32_t replayed;    /* out: 1 if the idempotency key was known and the stored answer is given */
+    uint32_t atomic;   /* all or nothing */
+    uint32_t acks;     /* 0 none: cb at once; 1 leader, 2 all: cb when durable / committed */
+    uint32_t replayed; /* out: 1 if the idempotency key was known and the stored answer is given */
     struct kvs_slice idempotency_key; /* ptr NULL: none */
-    uint64_t idempotency_hash;        /* of the whole request; another hash under the same key: KVS_EREUSED */
-    struct kvs_arena *arena;          /* for `got` and `detail` */
-    struct write_batch *next;         /* the partition's */
-    uint64_t last_offset;             /* the partition's */
+    uint64_t
+        idempotency_hash; /* of the whole request; another hash under the same key: KVS_EREUSED */
+    struct kvs_arena *arena;  /* for `got` and `detail` */
+    struct write_batch *next; /* the partition's */
+    uint64_t last_offset;     /* the partition's */
     void (*cb)(struct write_batch *wb, int rc);
 };
 
 /* Returns 0: cb fires once, on this loop, maybe inside this call when nothing had to be journaled.
- * Results of the ops are final when cb fires with rc 0. rc / immediate codes: KVS_EREUSED; KVS_ENOSPC and
- * KVS_EFAILED (not applied); KVS_ENOMEM; KVS_ECANCELED (closing; outcome unknown). */
+ * Results of the ops are final when cb fires with rc 0. rc / immediate codes: KVS_EREUSED;
+ * KVS_ENOSPC and KVS_EFAILED (not applied); KVS_ENOMEM; KVS_ECANCELED (closing; outcome unknown).
+ */
 int partition_write(struct partition *p, struct write_batch *wb);
 
-/* ---- reads --------------------------------------------------------------------------------------- */
+/* ---- reads
+ * --------------------------------------------------------------------------------------- */
 
-#define READ_COMMITTED 0u
+#define READ_COMMITTED   0u
 #define READ_UNCOMMITTED 1u
 
 /* Not found: returns 0. now_ms filters what has expired. */
 int partition_get(struct partition *p, struct kvs_slice key, uint32_t read, uint64_t now_ms,
                   struct item_view *ret_item);
 
-/* Walks visible items in key order (or in the order of a secondary index). Valid until control returns
- * to the loop. */
+/* Walks visible items in key order (or in the order of a secondary index). Valid until control
+ * returns to the loop. */
 struct partition_cursor {
     struct partition *p;
     struct kvs_index_cursor at;
@@ -183,19 +190,20 @@ struct partition_cursor {
 /* Primary. after: 0 seek >= key, 1 seek > key. The primary index must be ordered. */
 void partition_seek(struct partition *p, struct kvs_slice key, uint32_t after, uint32_t read,
                     uint64_t now_ms, struct partition_cursor *ret_c);
-/* Secondary by encoded index key (secondary_encode) and primary key: the position (key, primary_key),
- * which need not exist; after 1: strictly behind it in the direction of the walk. An empty `encoded`
- * starts at the end the direction begins with. */
+/* Secondary by encoded index key (secondary_encode) and primary key: the position (key,
+ * primary_key), which need not exist; after 1: strictly behind it in the direction of the walk. An
+ * empty `encoded` starts at the end the direction begins with. */
 void partition_seek_secondary(struct partition *p, uint32_t secondary_id, struct kvs_slice encoded,
                               struct kvs_slice primary_key, uint32_t after, uint32_t descending,
                               uint32_t read, uint64_t now_ms, struct partition_cursor *ret_c);
 void partition_next(struct partition_cursor *c);
 
-/* Order-preserving bytes of an index value: a string as it is, a number so that memcmp orders numbers.
- * buf of KVS_INDEX_KEY_SIZE_MAX. KVS_EINVAL: not a number, too long. */
+/* Order-preserving bytes of an index value: a string as it is, a number so that memcmp orders
+ * numbers. buf of KVS_INDEX_KEY_SIZE_MAX. KVS_EINVAL: not a number, too long. */
 int secondary_encode(uint32_t type, struct kvs_slice text, char *buf, size_t *ret_len);
 
-/* The secondary keys of an item, for the list's `indexes` member: calls fn(arg, name, type, encoded). */
+/* The secondary keys of an item, for the list's `indexes` member: calls fn(arg, name, type,
+ * encoded). */
 void partition_item_indexes(struct partition *p, const struct item_view *item,
                             void (*fn)(void *arg, const struct secondary_def *def,
                                        struct kvs_slice encoded),
@@ -203,15 +211,17 @@ void partition_item_indexes(struct partition *p, const struct item_view *item,
 /* Text of an encoded value: the string, or the shortest decimal of the number. buf of 512. */
 struct kvs_slice secondary_decode(uint32_t type, struct kvs_slice encoded, char *buf);
 
-/* ---- upkeep -------------------------------------------------------------------------------------- */
+/* ---- upkeep
+ * -------------------------------------------------------------------------------------- */
 
 /* Write delete records for at most `max` items past now_ms; returns how many. */
 uint32_t partition_expire(struct partition *p, uint64_t now_ms, uint32_t max);
 /* Earliest deadline, 0 if none. */
 uint64_t partition_next_expiry(struct partition *p);
 
-/* Secondary indexes of a table changed. New ones are built online: partition_build_step indexes up to
- * `max` items per call and returns 1 while there is more. Until built a query answers KVS_ESTATE. */
+/* Secondary indexes of a table changed. New ones are built online: partition_build_step indexes up
+ * to `max` items per call and returns 1 while there is more. Until built a query answers
+ * KVS_ESTATE. */
 int partition_secondaries_set(struct partition *p, const struct secondary_def *defs, uint32_t count,
                               struct kvs_error *err);
 int partition_build_step(struct partition *p, uint32_t max);
@@ -220,8 +230,8 @@ uint32_t partition_secondary_state(struct partition *p, uint32_t secondary_id);
 void partition_limits_set(struct partition *p, const struct table_limits *limits);
 
 /* Snapshot, fuzzy, sliced: begin, then step until it returns 0 (done) or a negative code. Each step
- * walks about `slice_items` items and hands blocks to the persistence plugin; call the next step from
- * a later round. done(arg, rc) fires when the snapshot is committed or has failed. */
+ * walks about `slice_items` items and hands blocks to the persistence plugin; call the next step
+ * from a later round. done(arg, rc) fires when the snapshot is committed or has failed. */
 int partition_snapshot_begin(struct partition *p, uint32_t slice_items,
                              void (*done)(void *arg, int rc), void *arg);
 uint64_t partition_snapshot_offset(const struct partition *p); /* of the newest whole one */
@@ -238,13 +248,15 @@ struct partition_stats {
     uint32_t leader_epoch;
 };
 void partition_stats(const struct partition *p, struct partition_stats *ret);
-/* Order-independent digest of all visible items with versions (XXH3-64): replicas and recoveries agree. */
+/* Order-independent digest of all visible items with versions (XXH3-64): replicas and recoveries
+ * agree. */
 uint64_t partition_digest(struct partition *p);
 /* Recompute every secondary index from the items; 0 if they agree, else the number of differences.
  * Tests and `check` use it (invariant 7). */
 uint64_t partition_verify(struct partition *p);
 
-/* ---- recovery (one pool thread, before any loop sees the partition) ------------------------------- */
+/* ---- recovery (one pool thread, before any loop sees the partition)
+ * ------------------------------- */
 
 int partition_recover_begin(struct partition *p, const struct kvs_snapshot_info *info,
                             struct kvs_error *err);

@@ -3,8 +3,8 @@
  * The batch: the unit that is journaled, replicated and acknowledged, in the same bytes everywhere.
  *
  * A stream is one partition of one table: (table id << 32) | partition. Records of a stream carry
- * offsets 0, 1, 2, ..; a batch holds `count` records with offsets base_offset .. base_offset + count - 1.
- * What a record means is the service's business (plugins/service/storage/record.h).
+ * offsets 0, 1, 2, ..; a batch holds `count` records with offsets base_offset .. base_offset +
+ * count - 1. What a record means is the service's business (plugins/service/storage/record.h).
  *
  *   offset size field               all little-endian
  *        0    4 magic               "KVB1"
@@ -27,10 +27,10 @@
 #include "kvs/base.h"
 #include "kvs/error.h"
 
-#define KVS_BATCH_MAGIC 0x3142564bu /* "KVB1" */
+#define KVS_BATCH_MAGIC       0x3142564bu /* "KVB1" */
 #define KVS_BATCH_HEADER_SIZE 56u
-#define KVS_BATCH_SIZE_MAX (64u << 20) /* bytes of one batch, header included */
-#define KVS_BATCH_RECORD_MAX 65536u    /* records of one batch */
+#define KVS_BATCH_SIZE_MAX    (64u << 20) /* bytes of one batch, header included */
+#define KVS_BATCH_RECORD_MAX  65536u      /* records of one batch */
 
 #define KVS_BATCH_ATOMIC 1u /* all records take effect together or not at all */
 
@@ -55,12 +55,14 @@ static inline uint64_t kvs_stream(uint32_t table_id, uint32_t partition)
  * h->total_size covers both. */
 void kvs_batch_seal(void *buf, const struct kvs_batch_header *h);
 
-/* Read and verify a batch at the start of `bytes`. Returns 0; KVS_ECORRUPT with a reason in err (not a
- * batch, sizes out of bounds, checksum). Trusts nothing. bytes may be longer than the batch. */
+/* Read and verify a batch at the start of `bytes`. Returns 0; KVS_ECORRUPT with a reason in err
+ * (not a batch, sizes out of bounds, checksum). Trusts nothing. bytes may be longer than the batch.
+ */
 int kvs_batch_open(struct kvs_slice bytes, struct kvs_batch_header *ret_h,
                    struct kvs_slice *ret_payload, struct kvs_error *err);
 
-/* CRC-32C (Castagnoli), SSE4.2 where the processor has it. seed 0 to begin; feed the result to go on. */
+/* CRC-32C (Castagnoli), SSE4.2 where the processor has it. seed 0 to begin; feed the result to go
+ * on. */
 uint32_t kvs_crc32c(uint32_t seed, const void *data, size_t len);
 
 #endif

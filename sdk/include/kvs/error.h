@@ -2,10 +2,10 @@
  *
  * One error model for core, plugins and tools: a negative code, and a caller-owned detail.
  *
- * A function that can fail returns 0 or a negative KVS_E* and, given a struct kvs_error, fills it with
- * a sentence for the operator: lower case, no full stop, what failed first, values in single quotes.
- * On the way up each layer may prepend its part with kvs_err_wrap(). Whoever handles the error logs it,
- * once. "Not found" of a look-up is an output, not a code. */
+ * A function that can fail returns 0 or a negative KVS_E* and, given a struct kvs_error, fills it
+ * with a sentence for the operator: lower case, no full stop, what failed first, values in single
+ * quotes. On the way up each layer may prepend its part with kvs_err_wrap(). Whoever handles the
+ * error logs it, once. "Not found" of a look-up is an output, not a code. */
 #ifndef KVS_ERROR_H
 #define KVS_ERROR_H
 
@@ -64,9 +64,9 @@ KVS_STATIC_ASSERT(sizeof(struct kvs_error) == 256, "ABI");
 /* Fill *err (which may be NULL) and return code. */
 int kvs_err(struct kvs_error *err, int code, const char *fmt, ...) KVS_PRINTF(3, 4);
 
-/* The same, from errno: appends ": <strerror>" and keeps os_errno. The code follows the errno: ENOSPC
- * and EDQUOT give KVS_ENOSPC, ENOENT KVS_ENOTFOUND, EACCES and EPERM KVS_EACCES, ENOMEM KVS_ENOMEM,
- * EEXIST KVS_EEXIST, EADDRINUSE KVS_EADDRINUSE, others KVS_EIO. */
+/* The same, from errno: appends ": <strerror>" and keeps os_errno. The code follows the errno:
+ * ENOSPC and EDQUOT give KVS_ENOSPC, ENOENT KVS_ENOTFOUND, EACCES and EPERM KVS_EACCES, ENOMEM
+ * KVS_ENOMEM, EEXIST KVS_EEXIST, EADDRINUSE KVS_EADDRINUSE, others KVS_EIO. */
 int kvs_err_os(struct kvs_error *err, int os_errno, const char *fmt, ...) KVS_PRINTF(3, 4);
 
 /* Prepend "<context>: " to what *err says. Returns err->code, or KVS_EIO if err is NULL. */

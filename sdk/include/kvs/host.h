@@ -3,15 +3,16 @@
  * The host table: everything a plugin may use of the process it runs in.
  *
  * Time, randomness, disk, threads and other plugins are reached through this table and in no other
- * way, so that a fake host (kvs/mock.h) can run a plugin, or a whole cluster, on one thread with a fake
- * clock, a memory disk and one seed. Exceptions are named in the README of the plugin that makes them
- * (transport-rest owns sockets, consensus-raft runs a loop of its own).
+ * way, so that a fake host (kvs/mock.h) can run a plugin, or a whole cluster, on one thread with a
+ * fake clock, a memory disk and one seed. Exceptions are named in the README of the plugin that
+ * makes them (transport-rest owns sockets, consensus-raft runs a loop of its own).
  *
  * Every function takes `ctx` from the table as its first argument; it knows the instance (for log
  * prefixes, metrics and memory accounts). The wrappers at the end of this file save the typing.
  *
- * Threads. The process has one main thread (lifecycle, signals), `loop_count` event loops, each on a
- * thread of its own, and an I/O pool. Objects belong to one loop; threads exchange tasks, not locks. */
+ * Threads. The process has one main thread (lifecycle, signals), `loop_count` event loops, each on
+ * a thread of its own, and an I/O pool. Objects belong to one loop; threads exchange tasks, not
+ * locks. */
 #ifndef KVS_HOST_H
 #define KVS_HOST_H
 
@@ -27,17 +28,19 @@ struct kvs_queue;
 struct kvs_metric_ref;
 struct kvs_file;
 
-/* ---- tasks ------------------------------------------------------------------------------------- */
+/* ---- tasks -------------------------------------------------------------------------------------
+ */
 
-/* A message: embed it in the object it is about, fill run, post it. The poster gives the object away
- * until run is called. No allocation, no copy. Never post a task that is posted already. */
+/* A message: embed it in the object it is about, fill run, post it. The poster gives the object
+ * away until run is called. No allocation, no copy. Never post a task that is posted already. */
 struct kvs_task {
     struct kvs_task *next; /* the host's while posted */
     void (*run)(struct kvs_task *task);
 };
 
-/* Blocking work for a queue. `run` executes on a pool thread, then `done` on the loop (or other thread)
- * named by `reply_loop`. done may be NULL; then the object is free again after run returned. */
+/* Blocking work for a queue. `run` executes on a pool thread, then `done` on the loop (or other
+ * thread) named by `reply_loop`. done may be NULL; then the object is free again after run
+ * returned. */
 struct kvs_work {
     struct kvs_task task; /* the host's while submitted */
     uint32_t reply_loop;  /* where done runs; KVS_LOOP_NONE: on the pool thread itself */
@@ -48,7 +51,8 @@ struct kvs_work {
 
 #define KVS_LOOP_NONE UINT32_MAX
 
-/* ---- log --------------------------------------------------------------------------------------- */
+/* ---- log ---------------------------------------------------------------------------------------
+ */
 
 enum kvs_log_level {
     KVS_LOG_ERROR = 0, /* someone must act */
@@ -57,7 +61,8 @@ enum kvs_log_level {
     KVS_LOG_DEBUG = 3, /* free; the only level that may show keys or values of users */
 };
 
-/* ---- metrics ----------------------------------------------------------------------------------- */
+/* ---- metrics -----------------------------------------------------------------------------------
+ */
 
 enum kvs_metric_type {
     KVS_METRIC_COUNTER = 1,   /* only grows; name ends in _total */
@@ -67,32 +72,34 @@ enum kvs_metric_type {
 
 /* Static. Shown with HELP and TYPE in /metrics. */
 struct kvs_metric {
-    const char *name;  /* kvs_wal_fsync_seconds */
-    uint32_t type;     /* enum kvs_metric_type */
+    const char *name; /* kvs_wal_fsync_seconds */
+    uint32_t type;    /* enum kvs_metric_type */
     uint32_t reserved;
     const char *unit;  /* "seconds", "bytes", "" */
     const char *help;  /* one line */
     const char *prose; /* what a bad value means and what to do */
 };
 
-/* ---- memory ------------------------------------------------------------------------------------ */
+/* ---- memory ------------------------------------------------------------------------------------
+ */
 
 /* A named account; its bytes are the metric kvs_memory_bytes{tag=name}. Static, one per purpose. */
 struct kvs_mem_tag {
     const char *name; /* "storage.items" */
 };
 
-/* ---- disk -------------------------------------------------------------------------------------- */
+/* ---- disk --------------------------------------------------------------------------------------
+ */
 
-#define KVS_FS_READ 1u
-#define KVS_FS_WRITE 2u
-#define KVS_FS_CREATE 4u    /* create if absent */
+#define KVS_FS_READ      1u
+#define KVS_FS_WRITE     2u
+#define KVS_FS_CREATE    4u /* create if absent */
 #define KVS_FS_EXCLUSIVE 8u /* with CREATE: fail with KVS_EEXIST if present */
 
 /* Files below the node's data directory. Paths are relative to it, use '/', have no "..". Blocking:
- * call on a pool thread or during lifecycle, never on a loop. All return 0 or KVS_ENOENT-like codes of
- * error.h with detail in err (KVS_ENOTFOUND, KVS_EEXIST, KVS_ENOSPC, KVS_EACCES, KVS_EIO, KVS_ENOMEM).
- * A crash loses what was not made durable: file bytes by sync, names by sync_dir. */
+ * call on a pool thread or during lifecycle, never on a loop. All return 0 or KVS_ENOENT-like codes
+ * of error.h with detail in err (KVS_ENOTFOUND, KVS_EEXIST, KVS_ENOSPC, KVS_EACCES, KVS_EIO,
+ * KVS_ENOMEM). A crash loses what was not made durable: file bytes by sync, names by sync_dir. */
 struct kvs_fs {
     uint32_t size;
     uint32_t reserved;
@@ -103,14 +110,15 @@ struct kvs_fs {
     /* Reads up to len bytes; *ret_len is less only at the end of the file. */
     int (*read)(void *ctx, struct kvs_file *file, uint64_t offset, void *buf, size_t len,
                 size_t *ret_len, struct kvs_error *err);
-    /* Writes all of the count slices, one after another, or fails. After a failure any part may be on
-     * disk. */
+    /* Writes all of the count slices, one after another, or fails. After a failure any part may be
+     * on disk. */
     int (*write)(void *ctx, struct kvs_file *file, uint64_t offset, const struct kvs_slice *slices,
                  uint32_t count, struct kvs_error *err);
     /* fdatasync. A failure is final: the caller must not write to the file again and hope. */
     int (*sync)(void *ctx, struct kvs_file *file, struct kvs_error *err);
     int (*file_size)(void *ctx, struct kvs_file *file, uint64_t *ret_size, struct kvs_error *err);
-    /* Reserves disk blocks so that later writes in [0, size) need none; extends the file with zeros. */
+    /* Reserves disk blocks so that later writes in [0, size) need none; extends the file with
+     * zeros. */
     int (*allocate)(void *ctx, struct kvs_file *file, uint64_t size, struct kvs_error *err);
     int (*truncate)(void *ctx, struct kvs_file *file, uint64_t size, struct kvs_error *err);
     int (*rename)(void *ctx, const char *from, const char *to, struct kvs_error *err);
@@ -123,9 +131,10 @@ struct kvs_fs {
     /* --- end of 1.0 --- */
 };
 
-/* ---- the table --------------------------------------------------------------------------------- */
+/* ---- the table ---------------------------------------------------------------------------------
+ */
 
-#define KVS_WATCH_READ 1u
+#define KVS_WATCH_READ  1u
 #define KVS_WATCH_WRITE 2u
 
 struct kvs_host {
@@ -134,11 +143,11 @@ struct kvs_host {
     void *ctx;
 
     /* Facts. */
-    const char *node_id;   /* node.id */
-    const char *rack;      /* node.rack or "" */
-    const char *data_dir;  /* absolute; for libraries that insist on a path. Else use fs */
-    const char *version;   /* of the host */
-    uint32_t loop_count;   /* 1.. */
+    const char *node_id;  /* node.id */
+    const char *rack;     /* node.rack or "" */
+    const char *data_dir; /* absolute; for libraries that insist on a path. Else use fs */
+    const char *version;  /* of the host */
+    uint32_t loop_count;  /* 1.. */
     uint32_t reserved;
     const uint32_t *log_level; /* present threshold of this instance; may change at any time */
     const struct kvs_fs *fs;
@@ -198,8 +207,8 @@ struct kvs_host {
     int (*each)(void *ctx, uint32_t kind, uint32_t i, const char **ret_name, const void **ret_ops,
                 void **ret_self);
 
-    /* Metrics. labels is "" or `table="t",partition="3"`. The same def and labels give the same ref.
-     * Threads  any. add: counters and gauges (delta may be negative for gauges). */
+    /* Metrics. labels is "" or `table="t",partition="3"`. The same def and labels give the same
+     * ref. Threads  any. add: counters and gauges (delta may be negative for gauges). */
     struct kvs_metric_ref *(*metric)(void *ctx, const struct kvs_metric *def, const char *labels);
     void (*metric_add)(void *ctx, struct kvs_metric_ref *ref, int64_t delta);
     void (*metric_set)(void *ctx, struct kvs_metric_ref *ref, int64_t value);
@@ -218,7 +227,8 @@ struct kvs_host {
     void (*complete)(void *ctx, struct kvs_request *req);
     int (*call)(void *ctx, struct kvs_call *call, struct kvs_error *err);
 
-    /* Tests make the named step fail: returns 0, or the code to fail with. Free when nothing is armed. */
+    /* Tests make the named step fail: returns 0, or the code to fail with. Free when nothing is
+     * armed. */
     int (*fault)(void *ctx, const char *point);
 
     /* A promise of ours is broken: print expression, place and stack, and stop the process. */
@@ -226,7 +236,8 @@ struct kvs_host {
     /* --- end of 1.0 --- */
 };
 
-/* ---- wrappers ---------------------------------------------------------------------------------- */
+/* ---- wrappers ----------------------------------------------------------------------------------
+ */
 
 #define KVS_LOG(host, level, event, ...)                                                           \
     do {                                                                                           \
@@ -235,8 +246,8 @@ struct kvs_host {
         }                                                                                          \
     } while (0)
 
-/* On in release builds: an untrue condition is our bug, and a bug stops the process. Never for bytes
- * from disk, network or configuration. */
+/* On in release builds: an untrue condition is our bug, and a bug stops the process. Never for
+ * bytes from disk, network or configuration. */
 #define KVS_ASSERT(host, cond)                                                                     \
     do {                                                                                           \
         if (KVS_UNLIKELY(!(cond))) {                                                               \
@@ -244,7 +255,8 @@ struct kvs_host {
         }                                                                                          \
     } while (0)
 
-static inline void *kvs_alloc(const struct kvs_host *host, const struct kvs_mem_tag *tag, size_t size)
+static inline void *kvs_alloc(const struct kvs_host *host, const struct kvs_mem_tag *tag,
+                              size_t size)
 {
     return host->alloc(host->ctx, tag, size);
 }

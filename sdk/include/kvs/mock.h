@@ -1,18 +1,19 @@
 /* SPDX-License-Identifier: MIT
  *
- * A fake host for unit tests of plugins (libkvs-mock.a): one thread, fake clock, seeded random, memory
- * disk, faults. The same seed and the same calls give the same run, byte for byte.
+ * A fake host for unit tests of plugins (libkvs-mock.a): one thread, fake clock, seeded random,
+ * memory disk, faults. The same seed and the same calls give the same run, byte for byte.
  *
  *   struct kvs_mock *m = kvs_mock_new(&(struct kvs_mock_conf){.seed = 1, .loop_count = 2});
  *   const struct kvs_host *host = kvs_mock_host(m);
  *   ... plugin->init(host, conf, &self, &err) ...
  *   kvs_mock_run(m, 1000);          runs tasks, timers and queues for 1,000 ms of fake time
- *   kvs_mock_crash(m, 7);           power cut: unsynced bytes survive, vanish or are garbled, by seed
- *   kvs_mock_free(m);               fails the test (abort) if tagged memory is still held
+ *   kvs_mock_crash(m, 7);           power cut: unsynced bytes survive, vanish or are garbled, by
+ * seed kvs_mock_free(m);               fails the test (abort) if tagged memory is still held
  *
- * Queues (host->queue_submit) run their work as events on the same thread, in order per queue; posted
- * tasks of one loop run in order; deferred tasks run when the loop's round ends. loop_current is the
- * loop whose event runs; between events it is what kvs_mock_enter set (KVS_LOOP_NONE at first). */
+ * Queues (host->queue_submit) run their work as events on the same thread, in order per queue;
+ * posted tasks of one loop run in order; deferred tasks run when the loop's round ends.
+ * loop_current is the loop whose event runs; between events it is what kvs_mock_enter set
+ * (KVS_LOOP_NONE at first). */
 #ifndef KVS_MOCK_H
 #define KVS_MOCK_H
 
@@ -24,10 +25,11 @@ struct kvs_mock;
 
 struct kvs_mock_conf {
     uint64_t seed;
-    uint32_t loop_count;  /* 0: 1 */
-    uint32_t log_level;   /* enum kvs_log_level; lines go to stderr if KVS_MOCK_LOG is in the environment */
-    uint64_t start_ms;    /* wall clock at start; 0: 1700000000000 */
-    const char *node_id;  /* NULL: "mock-1" */
+    uint32_t loop_count; /* 0: 1 */
+    uint32_t log_level;  /* enum kvs_log_level; lines go to stderr if KVS_MOCK_LOG is in the
+                            environment */
+    uint64_t start_ms;   /* wall clock at start; 0: 1700000000000 */
+    const char *node_id; /* NULL: "mock-1" */
 };
 
 struct kvs_mock *kvs_mock_new(const struct kvs_mock_conf *conf);
@@ -50,8 +52,9 @@ void kvs_mock_add(struct kvs_mock *m, uint32_t kind, const char *name, const voi
 void kvs_mock_on_call(struct kvs_mock *m, const char *method,
                       void (*fn)(void *arg, struct kvs_call *call), void *arg);
 
-/* Make a request to a method of a service, as a transport would, on loop 0: parameters as name, value
- * pairs ending with NULL. Runs the mock until it completes. The result is valid until the next one. */
+/* Make a request to a method of a service, as a transport would, on loop 0: parameters as name,
+ * value pairs ending with NULL. Runs the mock until it completes. The result is valid until the
+ * next one. */
 struct kvs_mock_answer {
     uint32_t status;
     const char *content_type;
@@ -72,9 +75,9 @@ void kvs_mock_disk_limit(struct kvs_mock *m, uint64_t bytes); /* 0: none; beyond
 void kvs_mock_fail_point(struct kvs_mock *m, const char *point, int code); /* host->fault */
 int kvs_mock_fault_fired(struct kvs_mock *m);
 
-/* Disk. crash: forget what was not synced, each unsynced 512-byte sector kept, dropped or garbled by
- * seed; renames and new names not followed by sync_dir may be undone. The mock's tasks, timers and
- * queues are dropped too, as in a dead process; tagged memory is forgotten. */
+/* Disk. crash: forget what was not synced, each unsynced 512-byte sector kept, dropped or garbled
+ * by seed; renames and new names not followed by sync_dir may be undone. The mock's tasks, timers
+ * and queues are dropped too, as in a dead process; tagged memory is forgotten. */
 void kvs_mock_crash(struct kvs_mock *m, uint64_t seed);
 /* Bytes of a file, for tests that damage it: pointer into the memory disk, or NULL. */
 uint8_t *kvs_mock_file(struct kvs_mock *m, const char *path, size_t *ret_len);

@@ -35,8 +35,8 @@ enum kvs_opt_type {
 };
 
 #define KVS_OPT_REQUIRED 1u /* must be given */
-#define KVS_OPT_SECRET 2u   /* printed as *** everywhere */
-#define KVS_OPT_RELOAD 4u   /* SIGHUP applies a change; without it a change needs a restart */
+#define KVS_OPT_SECRET   2u /* printed as *** everywhere */
+#define KVS_OPT_RELOAD   4u /* SIGHUP applies a change; without it a change needs a restart */
 
 struct kvs_str_list {
     const char *const *items; /* [count] */
@@ -44,12 +44,12 @@ struct kvs_str_list {
 };
 
 struct kvs_opt {
-    const char *name;           /* dotted, lower case */
-    uint32_t type;              /* enum kvs_opt_type; KVS_OPT_END ends the table */
-    uint32_t flags;             /* KVS_OPT_REQUIRED ... */
-    const char *fallback;       /* default, as text; NULL: zero, empty, or required */
-    int64_t min, max;           /* bounds of INT, BYTES, DURATION (ms), length of STR; both 0: none */
-    uint64_t offset;            /* offsetof in the plugin's structure */
+    const char *name;     /* dotted, lower case */
+    uint32_t type;        /* enum kvs_opt_type; KVS_OPT_END ends the table */
+    uint32_t flags;       /* KVS_OPT_REQUIRED ... */
+    const char *fallback; /* default, as text; NULL: zero, empty, or required */
+    int64_t min, max;     /* bounds of INT, BYTES, DURATION (ms), length of STR; both 0: none */
+    uint64_t offset;      /* offsetof in the plugin's structure */
     const char *const *choices; /* ENUM: ends with NULL */
     const char *help;           /* one sentence for the operator */
 };

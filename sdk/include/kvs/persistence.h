@@ -3,23 +3,23 @@
  * Kind `persistence`: a durable journal shared by many streams, and their snapshots.
  *
  * Happy path
- *   1. The service calls recover() once, from a pool thread. For each stream it gets the newest whole
- *      snapshot, then every batch after it, in the order of the journal.
- *   2. It appends batches (batch.h) from its loops. An append's callback means: durable, as `sync` says.
- *   3. From time to time it writes a snapshot of a stream that covers everything below an offset; the
- *      plugin then deletes journal segments that no stream needs any more.
+ *   1. The service calls recover() once, from a pool thread. For each stream it gets the newest
+ * whole snapshot, then every batch after it, in the order of the journal.
+ *   2. It appends batches (batch.h) from its loops. An append's callback means: durable, as `sync`
+ * says.
+ *   3. From time to time it writes a snapshot of a stream that covers everything below an offset;
+ * the plugin then deletes journal segments that no stream needs any more.
  *
- * Order. Appends of one loop become durable in the order they were made, and their callbacks fire in
- * that order. Nothing is promised between loops.
+ * Order. Appends of one loop become durable in the order they were made, and their callbacks fire
+ * in that order. Nothing is promised between loops.
  *
  * Failure modes
- *   KVS_ENOSPC  the disk is full. The append and all later ones of that loop, up to those made before
- *               the failing callback ran, fail with it: the service rolls its tail back and goes on.
- *               Later appends are tried anew, so writes resume when there is space again.
- *   KVS_EFAILED a write or fsync failed. Final until restart: every append is refused; reads of memory
- *               go on. The plugin never retries an fsync (fsyncgate).
- *   KVS_ECORRUPT at recovery: damage that is not a torn tail. err names file and byte offset; nothing
- *               from there on is served.
+ *   KVS_ENOSPC  the disk is full. The append and all later ones of that loop, up to those made
+ * before the failing callback ran, fail with it: the service rolls its tail back and goes on. Later
+ * appends are tried anew, so writes resume when there is space again. KVS_EFAILED a write or fsync
+ * failed. Final until restart: every append is refused; reads of memory go on. The plugin never
+ * retries an fsync (fsyncgate). KVS_ECORRUPT at recovery: damage that is not a torn tail. err names
+ * file and byte offset; nothing from there on is served.
  *
  * Instances of this kind keep everything below `host->fs`. */
 #ifndef KVS_PERSISTENCE_H
@@ -32,15 +32,16 @@
 
 /* One append. The caller owns it and the batch bytes until cb. */
 struct kvs_append {
-    struct kvs_task task;     /* the plugin's until cb */
-    struct kvs_slice batch;   /* one sealed batch; borrowed until cb; not copied */
-    uint64_t stream;          /* as in the batch header */
-    uint64_t base_offset;     /* as in the batch header */
-    uint32_t count;           /* as in the batch header */
-    int32_t rc;               /* the plugin's scratch: result on its way to cb */
-    uint32_t loop;            /* the plugin's: where cb runs */
+    struct kvs_task task;   /* the plugin's until cb */
+    struct kvs_slice batch; /* one sealed batch; borrowed until cb; not copied */
+    uint64_t stream;        /* as in the batch header */
+    uint64_t base_offset;   /* as in the batch header */
+    uint32_t count;         /* as in the batch header */
+    int32_t rc;             /* the plugin's scratch: result on its way to cb */
+    uint32_t loop;          /* the plugin's: where cb runs */
     uint32_t reserved;
-    void (*cb)(struct kvs_append *append, int rc); /* on the loop that appended, never inside append() */
+    void (*cb)(struct kvs_append *append,
+               int rc); /* on the loop that appended, never inside append() */
 };
 
 /* What a snapshot is about. `offset`: it holds the effect of every record below; recovery replays
@@ -56,8 +57,8 @@ struct kvs_snapshot_info {
 
 /* One step of a snapshot being written; the caller owns it until cb. */
 struct kvs_snapshot_step {
-    struct kvs_task task;     /* the plugin's until cb */
-    struct kvs_slice block;   /* raw bytes, 1..KVS_SNAPSHOT_BLOCK_MAX; borrowed until cb */
+    struct kvs_task task;   /* the plugin's until cb */
+    struct kvs_slice block; /* raw bytes, 1..KVS_SNAPSHOT_BLOCK_MAX; borrowed until cb */
     int32_t rc;
     uint32_t loop;
     void *plugin_data;
@@ -65,13 +66,13 @@ struct kvs_snapshot_step {
 };
 
 #define KVS_SNAPSHOT_BLOCK_MAX (4u << 20)
-#define KVS_SNAPSHOT_META_MAX (64u << 10)
+#define KVS_SNAPSHOT_META_MAX  (64u << 10)
 
 struct kvs_snapshot; /* the plugin's: one snapshot being written */
 
-/* Recovery callbacks, in this order per stream: snapshot_begin, snapshot_block.., snapshot_end, batch..
- * (streams without a snapshot: only batch). All on the thread that called recover. A nonzero return
- * stops recovery with that code. */
+/* Recovery callbacks, in this order per stream: snapshot_begin, snapshot_block.., snapshot_end,
+ * batch.. (streams without a snapshot: only batch). All on the thread that called recover. A
+ * nonzero return stops recovery with that code. */
 struct kvs_recover_ops {
     int (*snapshot_begin)(void *arg, const struct kvs_snapshot_info *info, struct kvs_error *err);
     int (*snapshot_block)(void *arg, uint64_t stream, struct kvs_slice raw, struct kvs_error *err);
@@ -105,8 +106,8 @@ struct kvs_persistence_ops {
      * KVS_EFORMAT (a newer format: err says which), KVS_ENOMEM, and codes of the callbacks. */
     int (*recover)(void *self, const struct kvs_recover_ops *ops, void *arg,
                    struct kvs_recover_report *ret_report, struct kvs_error *err);
-    /* On a loop. Returns 0 (cb will fire) or refuses at once: KVS_EFAILED, KVS_ESTATE (not recovered or
-     * stopping), KVS_ETOOBIG. */
+    /* On a loop. Returns 0 (cb will fire) or refuses at once: KVS_EFAILED, KVS_ESTATE (not
+     * recovered or stopping), KVS_ETOOBIG. */
     int (*append)(void *self, struct kvs_append *append);
     /* Snapshots: begin, then blocks one after another (the next after the former's cb; at most two
      * under way), then commit or abort. codec: name of a compression plugin or "none". One snapshot
@@ -114,15 +115,17 @@ struct kvs_persistence_ops {
      * former is deleted. A failed step (KVS_ENOSPC, KVS_EIO) leaves only abort. */
     int (*snapshot_begin)(void *self, const struct kvs_snapshot_info *info, const char *codec,
                           struct kvs_snapshot **ret_snapshot, struct kvs_error *err);
-    void (*snapshot_block)(void *self, struct kvs_snapshot *snapshot, struct kvs_snapshot_step *step);
+    void (*snapshot_block)(void *self, struct kvs_snapshot *snapshot,
+                           struct kvs_snapshot_step *step);
     void (*snapshot_commit)(void *self, struct kvs_snapshot *snapshot,
                             struct kvs_snapshot_step *step);
     void (*snapshot_abort)(void *self, struct kvs_snapshot *snapshot);
-    /* Forget a stream: its snapshot goes, its batches are skipped by every later recovery. The table id
-     * is never used again. cb when that is durable. */
+    /* Forget a stream: its snapshot goes, its batches are skipped by every later recovery. The
+     * table id is never used again. cb when that is durable. */
     int (*stream_drop)(void *self, uint64_t stream, struct kvs_snapshot_step *step);
-    /* Small named blobs ([a-z0-9_.-]{1,64}, <= 64 KiB), replaced atomically and durably. Blocking: main
-     * or pool thread. blob_get: *ret_len 0 and 0 if there is none; KVS_ETOOBIG if buf is too small. */
+    /* Small named blobs ([a-z0-9_.-]{1,64}, <= 64 KiB), replaced atomically and durably. Blocking:
+     * main or pool thread. blob_get: *ret_len 0 and 0 if there is none; KVS_ETOOBIG if buf is too
+     * small. */
     int (*blob_put)(void *self, const char *name, struct kvs_slice bytes, struct kvs_error *err);
     int (*blob_get)(void *self, const char *name, void *buf, size_t buf_size, size_t *ret_len,
                     struct kvs_error *err);

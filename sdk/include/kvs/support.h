@@ -9,7 +9,8 @@
 #include "kvs/error.h"
 #include "kvs/host.h"
 
-/* ---- growing bytes ------------------------------------------------------------------------------- */
+/* ---- growing bytes
+ * ------------------------------------------------------------------------------- */
 
 /* Owned, growing bytes. Errors stick: after a failed growth every append is ignored and `failed` is
  * set; look once at the end. */
@@ -34,9 +35,11 @@ static inline struct kvs_slice kvs_buf_slice(const struct kvs_buf *b)
     return kvs_slice(b->ptr, b->len);
 }
 
-/* ---- JSON text ----------------------------------------------------------------------------------- */
+/* ---- JSON text
+ * ----------------------------------------------------------------------------------- */
 
-/* Append a JSON string with quotes. Bytes must be UTF-8 (kvs_utf8_valid); control characters escaped. */
+/* Append a JSON string with quotes. Bytes must be UTF-8 (kvs_utf8_valid); control characters
+ * escaped. */
 void kvs_json_str(struct kvs_buf *b, struct kvs_slice text);
 void kvs_json_u64(struct kvs_buf *b, uint64_t v);
 /* Append "name":"..." or, where the bytes are not UTF-8, "name_base64":"...". No comma. */
@@ -46,7 +49,8 @@ void kvs_base64(struct kvs_buf *b, struct kvs_slice bytes);
 /* Standard alphabet, padding required. *ret_len <= dst_size or KVS_EINVAL. */
 int kvs_base64_decode(struct kvs_slice text, void *dst, size_t dst_size, size_t *ret_len);
 
-/* ---- text of values ------------------------------------------------------------------------------ */
+/* ---- text of values
+ * ------------------------------------------------------------------------------ */
 
 /* "500ms" "30s" "5m" "24h" "7d" -> ms. KVS_EINVAL for anything else, also on overflow. */
 int kvs_duration_parse(struct kvs_slice text, uint64_t *ret_ms);
@@ -59,14 +63,17 @@ const char *kvs_bytes_text(uint64_t bytes, char buf[32]);
 
 /* Percent-decode into dst (dst_size >= text.len is always enough). `plus`: '+' is a space (query).
  * KVS_EINVAL on a broken escape. Any byte may result, NUL too. */
-int kvs_percent_decode(struct kvs_slice text, int plus, char *dst, size_t dst_size, size_t *ret_len);
+int kvs_percent_decode(struct kvs_slice text, int plus, char *dst, size_t dst_size,
+                       size_t *ret_len);
 /* Encode all but unreserved characters (RFC 3986). */
 void kvs_percent_encode(struct kvs_buf *b, struct kvs_slice bytes);
 
-/* The word of `words` (ends with NULL) nearest to `given` by edit distance, or NULL if none is near. */
+/* The word of `words` (ends with NULL) nearest to `given` by edit distance, or NULL if none is
+ * near. */
 const char *kvs_nearest(struct kvs_slice given, const char *const *words);
 
-/* ---- little-endian fields ------------------------------------------------------------------------ */
+/* ---- little-endian fields
+ * ------------------------------------------------------------------------ */
 
 static inline void kvs_put_u16(void *p, uint16_t v)
 {
