@@ -133,3 +133,36 @@ void kvs__mem_each(void (*fn)(void *arg, const char *name, int64_t bytes), void 
         fn(arg, tag->name, sum);
     }
 }
+
+static void *host_alloc(void *ctx, const struct kvs_mem_tag *tag, size_t size)
+{
+    (void)ctx;
+    return kvs__mem_alloc(tag, size);
+}
+
+static void *host_realloc(void *ctx, const struct kvs_mem_tag *tag, void *ptr, size_t old_size,
+                          size_t new_size)
+{
+    (void)ctx;
+    return kvs__mem_realloc(tag, ptr, old_size, new_size);
+}
+
+static void host_free(void *ctx, const struct kvs_mem_tag *tag, void *ptr, size_t size)
+{
+    (void)ctx;
+    kvs__mem_free(tag, ptr, size);
+}
+
+const struct kvs_mem_tag kvs__mem_core = {"core"};
+
+const struct kvs_host *kvs__mem_host(void)
+{
+    static const struct kvs_host host = {
+        .size = sizeof host,
+        .alloc = host_alloc,
+        .realloc = host_realloc,
+        .free = host_free,
+    };
+
+    return &host;
+}

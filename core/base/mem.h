@@ -14,6 +14,10 @@ void *kvs__mem_alloc(const struct kvs_mem_tag *tag, size_t size);
 void *kvs__mem_realloc(const struct kvs_mem_tag *tag, void *ptr, size_t old_size, size_t new_size);
 void kvs__mem_free(const struct kvs_mem_tag *tag, void *ptr, size_t size);
 
+/* A host table with the memory calls only, for the core's own buffers. */
+const struct kvs_host *kvs__mem_host(void);
+extern const struct kvs_mem_tag kvs__mem_core; /* the core's account */
+
 /* Calls fn for every account in use: bytes held now. Any thread; figures of running threads may be
  * a moment old. */
 void kvs__mem_each(void (*fn)(void *arg, const char *name, int64_t bytes), void *arg);

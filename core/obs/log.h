@@ -42,7 +42,7 @@ void kvs__log_v(uint32_t level, const char *component, const char *event, const 
 
 #define KVS__LOG(level, component, event, ...)                                                     \
     do {                                                                                           \
-        if ((uint32_t)(level) <= *kvs__log_level(component)) {                                     \
+        if (*kvs__log_level(component) + 1u > (uint32_t)(level)) {                                 \
             kvs__log((uint32_t)(level), (component), (event), __VA_ARGS__);                        \
         }                                                                                          \
     } while (0)

@@ -241,7 +241,7 @@ struct kvs_host {
 
 #define KVS_LOG(host, level, event, ...)                                                           \
     do {                                                                                           \
-        if ((uint32_t)(level) <= *(host)->log_level) {                                             \
+        if (*(host)->log_level + 1u > (uint32_t)(level)) {                                         \
             (host)->log((host)->ctx, (uint32_t)(level), (event), __VA_ARGS__);                     \
         }                                                                                          \
     } while (0)
