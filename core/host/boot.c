@@ -118,8 +118,8 @@ static void load(struct kvs__conf *c, struct kvs__node_conf *node, uint32_t *ret
     uint32_t level;
 
     memset(node, 0, sizeof *node);
-    if (map == NULL && kvs__conf_errors(c) > 0) {
-        return; /* the file could not be read: more words would hide that */
+    if (kvs__conf_errors(c) > 0) {
+        return; /* the text could not be read: what follows from that would only hide it */
     }
     kvs__conf_apply(c, map, "node", kvs__node_opts, node);
     check_threads(c, node, ret_threads);
