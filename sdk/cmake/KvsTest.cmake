@@ -19,3 +19,22 @@ function(kvs_test)
   endif()
   set_tests_properties(${T_NAME} PROPERTIES LABELS ${T_LABEL} TIMEOUT ${T_TIMEOUT})
 endfunction()
+
+#   kvs_contract_test(KIND index NAME btree SOURCES test_index.c [LIBS ...])
+#
+# The contract test of a kind, run on one plugin file. The program is built once per kind.
+function(kvs_contract_test)
+  cmake_parse_arguments(T "" "KIND;NAME" "SOURCES;LIBS" ${ARGN})
+  set(program test_${T_KIND})
+  if(NOT TARGET ${program})
+    add_executable(${program} ${T_SOURCES})
+    set_target_properties(${program} PROPERTIES
+      RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
+    target_link_libraries(${program} PRIVATE ${T_LIBS} kvs-mock kvs::sdk kvs-flags cmocka
+      ${CMAKE_DL_LIBS})
+    target_include_directories(${program} PRIVATE ${CMAKE_SOURCE_DIR}/tests/lib)
+  endif()
+  add_test(NAME contract_${T_KIND}_${T_NAME}
+    COMMAND ${program} $<TARGET_FILE:${T_KIND}-${T_NAME}>)
+  set_tests_properties(contract_${T_KIND}_${T_NAME} PROPERTIES LABELS contract TIMEOUT 120)
+endfunction()

@@ -1,0 +1,427 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Contract of kind `index`, run on every plugin of the kind: random operations against a sorted
+ * array.
+ *
+ *   test_index PLUGIN.so */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#include "kvs/index.h"
+#include "kvs/mock.h"
+#include "plugin_file.h"
+
+#define KEY_COUNT 3000u
+
+struct entry {
+    uint32_t len;
+    uint32_t tag;
+    char key[]; /* len bytes */
+};
+
+static const struct kvs_plugin *plugin;
+static const struct kvs_index_ops *ops;
+static const struct kvs_mem_tag tag = {"test.index"};
+
+struct world {
+    struct kvs_mock *mock;
+    void *self;
+    struct kvs_index_map *map;
+    struct entry *all[KEY_COUNT];     /* every key there is, sorted */
+    struct entry *present[KEY_COUNT]; /* by the same index: the entry in the map, or NULL */
+    uint32_t count;
+    uint64_t seed;
+};
+
+static uint64_t next_random(struct world *w)
+{
+    w->seed ^= w->seed << 13;
+    w->seed ^= w->seed >> 7;
+    w->seed ^= w->seed << 17;
+    return w->seed;
+}
+
+static struct kvs_slice key_of(void *arg, const void *entry)
+{
+    const struct entry *e = entry;
+
+    (void)arg;
+    return kvs_slice(e->key, e->len);
+}
+
+static struct entry *entry_new(const char *key, uint32_t len)
+{
+    struct entry *e = malloc(sizeof *e + len);
+
+    assert_non_null(e);
+    e->len = len;
+    e->tag = 0;
+    memcpy(e->key, key, len);
+    return e;
+}
+
+static int by_key(const void *a, const void *b)
+{
+    const struct entry *x = *(struct entry *const *)a, *y = *(struct entry *const *)b;
+
+    return kvs_slice_cmp(key_of(NULL, x), key_of(NULL, y));
+}
+
+/* Shapes of keys: 0 random bytes of 1..12, 1 sequential numbers, 2 long shared prefixes, 3 with
+ * NULs, 4 the longest. */
+static struct entry *make_key(struct world *w, uint32_t shape, uint32_t i)
+{
+    static char buf[KVS_INDEX_MAP_KEY_MAX];
+    uint32_t len;
+
+    switch (shape) {
+    case 0:
+        len = 1 + (uint32_t)(next_random(w) % 12);
+        for (uint32_t k = 0; k < len; k++) {
+            buf[k] = (char)next_random(w);
+        }
+        break;
+    case 1:
+        len = (uint32_t)snprintf(buf, sizeof buf, "user:%08u", i);
+        break;
+    case 2:
+        len = (uint32_t)snprintf(buf, sizeof buf, "%0*d%u", (int)(next_random(w) % 60), 7, i);
+        break;
+    case 3:
+        len = (uint32_t)(next_random(w) % 9) + 1;
+        for (uint32_t k = 0; k < len; k++) {
+            buf[k] = (char)(next_random(w) % 3);
+        }
+        break;
+    default:
+        len = KVS_INDEX_MAP_KEY_MAX - (uint32_t)(next_random(w) % 3);
+        memset(buf, 'x', len);
+        memcpy(buf + len - 8, &i, sizeof i);
+    }
+    return entry_new(buf, len);
+}
+
+static void world_open(struct world *w, uint64_t seed, uint32_t shape)
+{
+    struct kvs_index_conf conf = {.key_of = key_of, .tag = &tag};
+    struct kvs_error err;
+    uint32_t n = shape == 4 ? 300 : KEY_COUNT, unique = 0;
+
+    memset(w, 0, sizeof *w);
+    w->seed = seed * 0x9e3779b97f4a7c15u + 1;
+    w->mock = kvs_mock_new(&(struct kvs_mock_conf){.seed = seed});
+    assert_int_equal(plugin->init(kvs_mock_host(w->mock), NULL, &w->self, &err), 0);
+    assert_int_equal(ops->map_new(w->self, &conf, &w->map), 0);
+    for (uint32_t i = 0; i < n; i++) {
+        w->all[i] = make_key(w, shape, i);
+    }
+    qsort(w->all, n, sizeof w->all[0], by_key);
+    for (uint32_t i = 0; i < n; i++) {
+        if (unique > 0 && by_key(&w->all[unique - 1], &w->all[i]) == 0) {
+            free(w->all[i]);
+        } else {
+            w->all[unique++] = w->all[i];
+        }
+    }
+    w->count = unique;
+}
+
+static void world_close(struct world *w)
+{
+    ops->map_free(w->map);
+    plugin->fini(w->self);
+    for (uint32_t i = 0; i < w->count; i++) {
+        free(w->all[i]);
+    }
+    kvs_mock_free(w->mock); /* fails if memory is still held */
+}
+
+static uint64_t present_count(const struct world *w)
+{
+    uint64_t n = 0;
+
+    for (uint32_t i = 0; i < w->count; i++) {
+        n += w->present[i] != NULL;
+    }
+    return n;
+}
+
+static int count_visit(void *arg, void *entry)
+{
+    uint64_t *n = arg;
+
+    assert_non_null(entry);
+    (*n)++;
+    return 0;
+}
+
+static int stop_visit(void *arg, void *entry)
+{
+    (void)entry;
+    return ++*(int *)arg == 3 ? 42 : 0;
+}
+
+/* Where a seek must arrive: an index into all, or -1. */
+static int64_t expected(const struct world *w, uint32_t i, uint32_t mode)
+{
+    int64_t at = i;
+
+    if (mode == KVS_INDEX_GE || mode == KVS_INDEX_GT) {
+        at += mode == KVS_INDEX_GT;
+        while (at < w->count && w->present[at] == NULL) {
+            at++;
+        }
+        return at < w->count ? at : -1;
+    }
+    at -= mode == KVS_INDEX_LT;
+    while (at >= 0 && w->present[at] == NULL) {
+        at--;
+    }
+    return at;
+}
+
+static void check_order(struct world *w)
+{
+    static const struct kvs_slice nothing = {NULL, 0};
+    struct kvs_index_cursor c;
+    int64_t at;
+
+    if (ops->seek == NULL) {
+        return;
+    }
+    ops->seek(w->map, nothing, KVS_INDEX_GE, &c);
+    for (uint32_t i = 0; i < w->count; i++) {
+        if (w->present[i] != NULL) {
+            assert_ptr_equal(c.entry, w->present[i]);
+            ops->next(&c);
+        }
+    }
+    assert_null(c.entry);
+    ops->seek(w->map, nothing, KVS_INDEX_LT, &c);
+    for (at = (int64_t)w->count - 1; at >= 0; at--) {
+        if (w->present[at] != NULL) {
+            assert_ptr_equal(c.entry, w->present[at]);
+            ops->prev(&c);
+        }
+    }
+    assert_null(c.entry);
+    for (uint32_t n = 0; n < 200; n++) {
+        uint32_t i = (uint32_t)(next_random(w) % w->count);
+
+        for (uint32_t mode = 0; mode < 4; mode++) {
+            at = expected(w, i, mode);
+            ops->seek(w->map, key_of(NULL, w->all[i]), mode, &c);
+            assert_ptr_equal(c.entry, at < 0 ? NULL : w->present[at]);
+        }
+    }
+}
+
+static void check_all(struct world *w)
+{
+    uint64_t n = 0;
+
+    assert_int_equal(ops->count(w->map), present_count(w));
+    assert_int_equal(ops->each(w->map, count_visit, &n), 0);
+    assert_int_equal(n, present_count(w));
+    for (uint32_t i = 0; i < w->count; i++) {
+        assert_ptr_equal(ops->get(w->map, key_of(NULL, w->all[i])), w->present[i]);
+    }
+    check_order(w);
+}
+
+static void put(struct world *w, uint32_t i)
+{
+    struct entry *e = w->all[i];
+    void *old;
+
+    if (w->present[i] != NULL && next_random(w) % 2 == 0) {
+        return; /* replacing needs an entry of its own: see the test of replacing */
+    }
+    assert_int_equal(ops->put(w->map, e, &old), 0);
+    assert_ptr_equal(old, w->present[i]);
+    w->present[i] = e;
+}
+
+static void del(struct world *w, uint32_t i)
+{
+    assert_ptr_equal(ops->del(w->map, key_of(NULL, w->all[i])), w->present[i]);
+    w->present[i] = NULL;
+}
+
+/* Growing, mixed, shrinking, empty again, for every shape of keys: the map equals the model. */
+static void test_index__random_operations__equals_model(void **state)
+{
+    (void)state;
+    for (uint32_t shape = 0; shape < 5; shape++) {
+        struct world w;
+
+        world_open(&w, 11 + shape, shape);
+        for (uint32_t phase = 0; phase < 6; phase++) {
+            static const uint32_t PUTS_OF_10[] = {10, 7, 5, 2, 9, 0};
+            uint32_t steps = w.count * (phase == 5 ? 8 : 2);
+
+            for (uint32_t n = 0; n < steps; n++) {
+                uint32_t i = (uint32_t)(next_random(&w) % w.count);
+
+                if (next_random(&w) % 10 < PUTS_OF_10[phase]) {
+                    put(&w, i);
+                } else {
+                    del(&w, i);
+                }
+            }
+            check_all(&w);
+        }
+        for (uint32_t i = 0; i < w.count; i++) {
+            del(&w, i);
+        }
+        check_all(&w);
+        put(&w, 0);
+        check_all(&w);
+        world_close(&w);
+    }
+}
+
+/* Keys in order, upwards and downwards, then deleted from either end: the map equals the model. */
+static void test_index__keys_in_order__equals_model(void **state)
+{
+    (void)state;
+    for (uint32_t way = 0; way < 4; way++) {
+        struct world w;
+
+        world_open(&w, 5, 1);
+        for (uint32_t i = 0; i < w.count; i++) {
+            put(&w, way & 1 ? w.count - 1 - i : i);
+        }
+        check_all(&w);
+        for (uint32_t i = 0; i < w.count; i++) {
+            del(&w, way & 2 ? w.count - 1 - i : i);
+            if (i % 500 == 0) {
+                check_all(&w);
+            }
+        }
+        check_all(&w);
+        world_close(&w);
+    }
+}
+
+/* A second entry with the same key takes the place of the first, which may then be freed. */
+static void test_index__same_key__replaces_and_forgets_the_old_entry(void **state)
+{
+    struct world w;
+    void *old;
+
+    (void)state;
+    world_open(&w, 3, 1);
+    for (uint32_t i = 0; i < w.count; i++) {
+        put(&w, i);
+    }
+    for (uint32_t i = 0; i < w.count; i++) {
+        struct entry *fresh = entry_new(w.all[i]->key, w.all[i]->len);
+
+        assert_int_equal(ops->put(w.map, fresh, &old), 0);
+        assert_ptr_equal(old, w.all[i]);
+        free(w.all[i]); /* a map that still looks at it is caught by the sanitizer */
+        w.all[i] = w.present[i] = fresh;
+    }
+    check_all(&w);
+    for (uint32_t i = 0; i < w.count; i += 2) {
+        del(&w, i);
+    }
+    check_all(&w);
+    world_close(&w);
+}
+
+/* A deleted entry is not looked at again: it may be freed at once. */
+static void test_index__deleted_entries_freed__map_works_on(void **state)
+{
+    struct world w;
+
+    (void)state;
+    world_open(&w, 4, 0);
+    for (uint32_t i = 0; i < w.count; i++) {
+        put(&w, i);
+    }
+    for (uint32_t i = 0; i < w.count; i++) {
+        if (i % 3 != 0) {
+            struct entry *copy = entry_new(w.all[i]->key, w.all[i]->len);
+
+            del(&w, i);
+            free(w.all[i]);
+            w.all[i] = copy;
+        }
+    }
+    check_all(&w);
+    for (uint32_t i = 0; i < w.count; i++) {
+        put(&w, i);
+    }
+    check_all(&w);
+    world_close(&w);
+}
+
+/* each stops when told to and hands the code on. */
+static void test_index__each_stopped__returns_the_code(void **state)
+{
+    struct world w;
+    int visits = 0;
+
+    (void)state;
+    world_open(&w, 9, 1);
+    assert_int_equal(ops->each(w.map, stop_visit, &visits), 0);
+    for (uint32_t i = 0; i < 10; i++) {
+        put(&w, i);
+    }
+    assert_int_equal(ops->each(w.map, stop_visit, &visits), 42);
+    assert_int_equal(visits, 3);
+    world_close(&w);
+}
+
+/* When memory runs out put says so and the map is as it was. */
+static void test_index__allocation_fails__nothing_changes(void **state)
+{
+    (void)state;
+    for (uint64_t nth = 1; nth < 200; nth++) {
+        struct world w;
+        int fired = 0;
+
+        world_open(&w, 21, 0);
+        kvs_mock_fail_alloc(w.mock, nth, 1);
+        for (uint32_t i = 0; i < w.count; i++) {
+            uint32_t k = (i * 7919) % w.count;
+            void *old;
+            int rc = ops->put(w.map, w.all[k], &old);
+
+            if (rc == 0) {
+                w.present[k] = w.all[k];
+            } else {
+                assert_int_equal(rc, KVS_ENOMEM);
+                fired = 1;
+            }
+        }
+        kvs_mock_fail_alloc(w.mock, 0, 0);
+        check_all(&w);
+        world_close(&w);
+        if (!fired && nth > 60) {
+            return;
+        }
+    }
+}
+
+int main(int argc, char **argv)
+{
+    static const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_index__random_operations__equals_model),
+        cmocka_unit_test(test_index__keys_in_order__equals_model),
+        cmocka_unit_test(test_index__same_key__replaces_and_forgets_the_old_entry),
+        cmocka_unit_test(test_index__deleted_entries_freed__map_works_on),
+        cmocka_unit_test(test_index__each_stopped__returns_the_code),
+        cmocka_unit_test(test_index__allocation_fails__nothing_changes),
+    };
+
+    plugin = plugin_file_open(argc, argv, KVS_KIND_INDEX);
+    ops = plugin->ops;
+    return cmocka_run_group_tests_name(plugin->name, tests, NULL, NULL);
+}
