@@ -97,6 +97,7 @@ struct kvs_persistence_status {
     uint64_t appended_bytes, synced_batches, sync_count;
     int32_t failed;      /* 0, or the code that stopped the journal */
     int32_t last_append; /* rc of the newest finished append: KVS_ENOSPC while the disk is full */
+    uint64_t snapshot_interval_ms; /* how often the operator wants snapshots; 0: no opinion */
 };
 
 struct kvs_persistence_ops {
