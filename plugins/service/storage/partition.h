@@ -35,6 +35,7 @@
 #include "kvs/compression.h"
 #include "kvs/index.h"
 #include "kvs/persistence.h"
+#include "kvs/support.h"
 
 struct partition;
 
@@ -75,6 +76,9 @@ struct partition_conf {
     const struct kvs_compression_ops *codec; /* of batches and snapshots; NULL: none */
     void *codec_self;
     const char *codec_name; /* "lz4" or "none" */
+    /* Any loaded codec, for batches written under another setting; NULL: none. */
+    const struct kvs_compression_ops *(*codec_by_id)(const struct kvs_host *host, uint32_t id,
+                                                     void **ret_self);
     struct table_limits limits;
     uint64_t idempotency_window_ms;          /* 600000 */
     uint64_t idempotency_count_max;          /* 100000 */
@@ -118,7 +122,7 @@ struct item_view { /* borrowed; valid until control returns to the loop */
     struct kvs_slice key;
     struct kvs_slice partition_key; /* equals key unless one was given */
     struct kvs_slice value;
-    const char *content_type; /* NUL-terminated, "" if none */
+    struct kvs_slice content_type; /* empty if none */
     struct version version;
     uint64_t expires_at_ms; /* 0: never */
     const void *item;
@@ -172,7 +176,7 @@ int partition_write(struct partition *p, struct write_batch *wb);
 #define READ_COMMITTED   0u
 #define READ_UNCOMMITTED 1u
 
-/* Not found: returns 0. now_ms filters what has expired. */
+/* 1 and *ret_item, or 0: not found. now_ms filters what has expired. */
 int partition_get(struct partition *p, struct kvs_slice key, uint32_t read, uint64_t now_ms,
                   struct item_view *ret_item);
 
@@ -184,18 +188,20 @@ struct partition_cursor {
     uint32_t read, secondary, descending, valid;
     uint64_t now_ms;
     struct item_view item;          /* at the position, when valid */
-    struct kvs_slice secondary_key; /* encoded index key without the primary key, when secondary */
+    struct kvs_slice secondary_key; /* the value's part of the composite key, when secondary */
 };
 
 /* Primary. after: 0 seek >= key, 1 seek > key. The primary index must be ordered. */
 void partition_seek(struct partition *p, struct kvs_slice key, uint32_t after, uint32_t read,
                     uint64_t now_ms, struct partition_cursor *ret_c);
-/* Secondary by encoded index key (secondary_encode) and primary key: the position (key,
- * primary_key), which need not exist; after 1: strictly behind it in the direction of the walk. An
- * empty `encoded` starts at the end the direction begins with. */
-void partition_seek_secondary(struct partition *p, uint32_t secondary_id, struct kvs_slice encoded,
-                              struct kvs_slice primary_key, uint32_t after, uint32_t descending,
-                              uint32_t read, uint64_t now_ms, struct partition_cursor *ret_c);
+/* Secondary by position: the value's part of a composite key (partition_position), with the primary
+ * key behind it or without; which need not exist. after 1: strictly behind it in the direction of
+ * the walk. An empty position starts at the end the direction begins with. */
+void partition_seek_secondary(struct partition *p, uint32_t secondary_id, struct kvs_slice position,
+                              uint32_t after, uint32_t descending, uint32_t read, uint64_t now_ms,
+                              struct partition_cursor *ret_c);
+/* Append the value's part of a composite key: what `secondary_key` of a cursor holds. */
+void partition_position(struct kvs_buf *b, uint32_t type, struct kvs_slice encoded);
 void partition_next(struct partition_cursor *c);
 
 /* Order-preserving bytes of an index value: a string as it is, a number so that memcmp orders
