@@ -99,8 +99,7 @@ void kvs__log_level_set(const char *component, uint32_t level)
     __atomic_store_n(&c->level, level, __ATOMIC_RELAXED);
 }
 
-/* ---- one line
- * ------------------------------------------------------------------------------------ */
+/* ---- one line -------------------------------------------------------------------------------- */
 
 struct line {
     char text[KVS__LOG_LINE_MAX];

@@ -50,8 +50,7 @@ uint64_t kvs__mono_ns(void)
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
-/* ---- mailbox and deferred tasks
- * ------------------------------------------------------------------ */
+/* ---- mailbox and deferred tasks -------------------------------------------------------------- */
 
 static void mailbox_run(struct loop *l)
 {
@@ -141,8 +140,7 @@ uint64_t kvs__loop_silence_ms(uint32_t loop)
     return turned == 0 || turned > now ? 0 : (now - turned) / 1000000u;
 }
 
-/* ---- run_on
- * -------------------------------------------------------------------------------------- */
+/* ---- run_on ---------------------------------------------------------------------------------- */
 
 struct errand {
     struct kvs_task task;
@@ -181,8 +179,7 @@ void kvs__loop_run_on(uint32_t loop, void (*fn)(void *arg), void *arg)
     (void)pthread_mutex_destroy(&e.lock);
 }
 
-/* ---- timers and watches
- * -------------------------------------------------------------------------- */
+/* ---- timers and watches ---------------------------------------------------------------------- */
 
 static void timer_closed(uv_handle_t *handle)
 {
@@ -281,8 +278,7 @@ void kvs__watch_stop(struct kvs_watch *watch)
     }
 }
 
-/* ---- life
- * ---------------------------------------------------------------------------------------- */
+/* ---- life ------------------------------------------------------------------------------------ */
 
 static void close_walk(uv_handle_t *handle, void *arg)
 {

@@ -25,8 +25,7 @@ json_t *node_view(const struct meta_node *n)
                      (json_int_t)n->registered_at, "endpoints", urls);
 }
 
-/* ---- registration and heartbeats (peers)
- * ---------------------------------------------------------- */
+/* ---- registration and heartbeats (peers) ----------------------------------------------------- */
 
 static void registered(struct metadata *self, struct kvs_request *req)
 {
@@ -116,8 +115,7 @@ static void heartbeat_on_view(struct metadata *self, struct kvs_request *req)
     json_decref(body);
 }
 
-/* ---- nodes
- * --------------------------------------------------------------------------------------- */
+/* ---- nodes ----------------------------------------------------------------------------------- */
 
 static json_t *node_with_watch(struct metadata *self, uint32_t slot)
 {
@@ -161,8 +159,7 @@ static void get_on_view(struct metadata *self, struct kvs_request *req)
     metadata_reply(self, req, 200, node_with_watch(self, slot));
 }
 
-/* ---- verdict
- * ------------------------------------------------------------------------------------- */
+/* ---- verdict --------------------------------------------------------------------------------- */
 
 struct counters {
     json_int_t nodes, active, partitions, offline, under_replicated, under_min_isr;
@@ -225,8 +222,7 @@ static void cluster_on_view(struct metadata *self, struct kvs_request *req)
                   c.under_replicated, "under_min_isr", c.under_min_isr));
 }
 
-/* ---- configuration
- * ------------------------------------------------------------------------------- */
+/* ---- configuration --------------------------------------------------------------------------- */
 
 static json_t *setting_value(const struct setting_def *def, uint64_t v)
 {
@@ -305,8 +301,7 @@ static void configuration_set_on_view(struct metadata *self, struct kvs_request 
                      "the configuration", configuration_on_view);
 }
 
-/* ---- quorum
- * -------------------------------------------------------------------------------------- */
+/* ---- quorum ---------------------------------------------------------------------------------- */
 
 static void quorum_on_loop(struct metadata *self, struct kvs_request *req)
 {
@@ -334,8 +329,7 @@ static void quorum_on_loop(struct metadata *self, struct kvs_request *req)
                              (json_int_t)st.snapshot_index, "members", members));
 }
 
-/* ---- entries
- * ------------------------------------------------------------------------------------- */
+/* ---- entries --------------------------------------------------------------------------------- */
 
 void nodes_register(void *self, struct kvs_request *req)
 {

@@ -17,8 +17,7 @@ static const struct kvs_mem_tag TAG = {"metadata.view"};
 
 static void init_cluster(struct metadata *self);
 
-/* ---- consensus thread
- * ---------------------------------------------------------------------------- */
+/* ---- consensus thread ------------------------------------------------------------------------ */
 
 /* The proposer's word: code in the low byte, state version above. */
 static uint64_t pack_result(int code, uint64_t version)
@@ -102,8 +101,7 @@ static void fsm_role_changed(void *arg, uint32_t state, uint64_t term, const cha
     }
 }
 
-/* ---- loop 0: views and waiting
- * ------------------------------------------------------------------- */
+/* ---- loop 0: views and waiting --------------------------------------------------------------- */
 
 static void ready_update(struct metadata *self)
 {
@@ -264,8 +262,7 @@ void metadata_on_view(struct metadata *self, struct kvs_request *req,
     }
 }
 
-/* ---- proposals
- * ----------------------------------------------------------------------------------- */
+/* ---- proposals ------------------------------------------------------------------------------- */
 
 struct op {
     struct kvs_proposal p;
@@ -451,8 +448,7 @@ static void init_cluster(struct metadata *self)
                                     (size_t)2 * META_SECRET_SIZE)) == 0;
 }
 
-/* ---- the monitor
- * --------------------------------------------------------------------------------- */
+/* ---- the monitor ----------------------------------------------------------------------------- */
 
 uint64_t metadata_session_timeout(const struct metadata *self)
 {
@@ -494,8 +490,7 @@ static void monitor_tick(void *arg)
     }
 }
 
-/* ---- answers
- * ------------------------------------------------------------------------------------- */
+/* ---- answers --------------------------------------------------------------------------------- */
 
 void metadata_reply(struct metadata *self, struct kvs_request *req, uint32_t status,
                     json_t *take_body)
@@ -550,8 +545,7 @@ json_t *metadata_body(struct metadata *self, struct kvs_request *req)
     return body;
 }
 
-/* ---- life
- * ---------------------------------------------------------------------------------------- */
+/* ---- life ------------------------------------------------------------------------------------ */
 
 static int metadata_init(const struct kvs_host *host, const void *conf, void **ret_self,
                          struct kvs_error *err)

@@ -107,8 +107,7 @@ char *state_save(const struct meta_state *s)
     return text;
 }
 
-/* ---- loading: a snapshot comes from disk or a peer, nothing of it is trusted
- * ------------------------ */
+/* ---- loading: a snapshot comes from disk or a peer, nothing of it is trusted ----------------- */
 
 static int load_u64(const json_t *o, const char *key, uint64_t max, uint64_t *ret_v)
 {

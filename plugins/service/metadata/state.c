@@ -106,8 +106,7 @@ static void must_grow(struct meta_state *s, void **list, uint32_t count, uint32_
     *cap = wider;
 }
 
-/* ---- look-ups
- * ------------------------------------------------------------------------------------ */
+/* ---- look-ups -------------------------------------------------------------------------------- */
 
 /* Position of the table, or where it belongs. */
 static uint32_t table_position(const struct meta_state *s, const char *name, int *ret_found)
@@ -163,8 +162,7 @@ uint32_t state_active_nodes(const struct meta_state *s)
     return n;
 }
 
-/* ---- placement and election
- * ---------------------------------------------------------------------- */
+/* ---- placement and election ------------------------------------------------------------------ */
 
 static uint32_t node_load(const struct meta_state *s, uint32_t slot, int leaders_only)
 {
@@ -294,8 +292,7 @@ static void reelect(struct meta_state *s, uint32_t slot)
     }
 }
 
-/* ---- commands
- * ------------------------------------------------------------------------------------ */
+/* ---- commands -------------------------------------------------------------------------------- */
 
 static const char *text_of(const json_t *cmd, const char *key, size_t max)
 {

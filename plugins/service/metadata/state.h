@@ -127,8 +127,7 @@ struct meta_table *state_table(const struct meta_state *s, const char *name);
 struct meta_node *state_node(const struct meta_state *s, const char *id, uint32_t *ret_slot);
 uint32_t state_active_nodes(const struct meta_state *s);
 
-/* ---- specifications (spec.c)
- * --------------------------------------------------------------------- */
+/* ---- specifications (spec.c) ----------------------------------------------------------------- */
 
 #define SPEC_CREATE 0u
 #define SPEC_ALTER  1u
@@ -146,8 +145,7 @@ int spec_name_valid(const char *name);
 /* As the members of the API's table object and of the snapshot. New reference or NULL. */
 json_t *spec_json(const struct meta_spec *spec);
 
-/* ---- settings of the cluster (settings.c)
- * -------------------------------------------------------- */
+/* ---- settings of the cluster (settings.c) ---------------------------------------------------- */
 
 enum meta_setting {
     SETTING_SESSION_TIMEOUT = 0,

@@ -102,8 +102,7 @@ static int plugins_known(struct metadata *self, struct kvs_request *req,
     return 1;
 }
 
-/* ---- create, alter, drop
- * ------------------------------------------------------------------------- */
+/* ---- create, alter, drop --------------------------------------------------------------------- */
 
 static void created(struct metadata *self, struct kvs_request *req)
 {
@@ -203,8 +202,7 @@ static void drop_on_view(struct metadata *self, struct kvs_request *req)
     }
 }
 
-/* ---- list, get
- * ----------------------------------------------------------------------------------- */
+/* ---- list, get ------------------------------------------------------------------------------- */
 
 static void list_on_view(struct metadata *self, struct kvs_request *req)
 {
@@ -221,8 +219,7 @@ static void get_on_view(struct metadata *self, struct kvs_request *req)
     altered(self, req);
 }
 
-/* ---- partitions: the map's part, and what each storage node says of its replicas
- * ------------------ */
+/* ---- partitions: the map's part, and what each storage node says of its replicas ------------- */
 
 struct status_call {
     struct kvs_call call;
@@ -337,8 +334,7 @@ static void partitions_on_view(struct metadata *self, struct kvs_request *req)
     }
 }
 
-/* ---- entries
- * ------------------------------------------------------------------------------------- */
+/* ---- entries --------------------------------------------------------------------------------- */
 
 void tables_create(void *self, struct kvs_request *req)
 {

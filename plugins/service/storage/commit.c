@@ -147,6 +147,16 @@ void batch_seal(struct partition *p)
     }
 }
 
+void partition_epoch_set(struct partition *p, uint32_t leader_epoch)
+{
+    if (p->conf.leader_epoch != leader_epoch) {
+        if (p->open != NULL) {
+            batch_seal(p); /* its records belong to the former epoch */
+        }
+        p->conf.leader_epoch = leader_epoch;
+    }
+}
+
 static void on_seal(struct kvs_task *task)
 {
     struct partition *p = KVS_CONTAINER_OF(task, struct partition, seal_task);

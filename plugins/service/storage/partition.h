@@ -141,7 +141,7 @@ struct write_op {
     uint64_t expires_at_ms;            /* PUT, TOUCH */
     const struct index_value *indexes; /* [index_count] */
     uint32_t index_count;
-    uint32_t reserved;
+    uint32_t if_present;  /* any version */
     struct item_view got; /* WRITE_GET; copied into `arena` of the batch, so valid at cb */
     const char *detail;   /* static or in the arena: what is wrong, for WRITE_BAD_INDEX */
 };
@@ -233,6 +233,8 @@ int partition_secondaries_set(struct partition *p, const struct secondary_def *d
 int partition_build_step(struct partition *p, uint32_t max);
 /* 0 unknown, 1 building, 2 ready. */
 uint32_t partition_secondary_state(struct partition *p, uint32_t secondary_id);
+/* A new leader epoch: what is written from now on carries it. */
+void partition_epoch_set(struct partition *p, uint32_t leader_epoch);
 void partition_limits_set(struct partition *p, const struct table_limits *limits);
 
 /* Snapshot, fuzzy, sliced: begin, then step until it returns 0 (done) or a negative code. Each step

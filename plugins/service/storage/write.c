@@ -89,7 +89,7 @@ static int conditions_hold(struct write_op *op, const struct item *it)
         op->version.epoch = it->epoch;
         op->version.offset = it->offset;
     }
-    if (op->if_absent && it != NULL) {
+    if ((op->if_absent && it != NULL) || (op->if_present && it == NULL)) {
         return 0;
     }
     return !op->if_match ||

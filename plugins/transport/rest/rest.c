@@ -254,6 +254,7 @@ static int start_address(struct rest *rest, const char *address, struct kvs_erro
     const struct kvs_host *host = rest->host;
     char endpoint[80] = "";
     uint16_t port = 0;
+    uint32_t n;
 
     for (uint32_t loop = 0; loop < host->loop_count; loop++) {
         struct server *s;
@@ -280,9 +281,11 @@ static int start_address(struct rest *rest, const char *address, struct kvs_erro
             return kvs_err(err, s->rc, "%s", s->err.msg);
         }
     }
-    if (rest->endpoint_count < KVS_ARRAY_COUNT(rest->endpoints)) {
-        (void)snprintf(rest->endpoints[rest->endpoint_count++], sizeof rest->endpoints[0],
-                       "%s://%s", rest->tls != NULL ? "https" : "http", endpoint);
+    n = atomic_load_explicit(&rest->endpoint_count, memory_order_relaxed);
+    if (n < KVS_ARRAY_COUNT(rest->endpoints)) {
+        (void)snprintf(rest->endpoints[n], sizeof rest->endpoints[0], "%s://%s",
+                       rest->tls != NULL ? "https" : "http", endpoint);
+        atomic_store_explicit(&rest->endpoint_count, n + 1, memory_order_release);
     }
     return 0;
 }
@@ -339,10 +342,10 @@ static int rest_reload(void *self, const void *conf, struct kvs_error *err)
 
 static size_t rest_endpoint(void *self, uint32_t i, char *buf, size_t buf_size)
 {
-    const struct rest *rest = self;
+    struct rest *rest = self;
     int n;
 
-    if (i >= rest->endpoint_count) {
+    if (i >= atomic_load_explicit(&rest->endpoint_count, memory_order_acquire)) {
         return 0;
     }
     n = snprintf(buf, buf_size, "%s", rest->endpoints[i]);

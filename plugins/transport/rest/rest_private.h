@@ -60,7 +60,7 @@ struct rest {
     _Atomic uint32_t draining;
     uint32_t server_count;
     struct server *servers[SERVER_MAX];
-    uint32_t endpoint_count;
+    _Atomic uint32_t endpoint_count; /* pairs with rest_endpoint on other threads */
     char endpoints[8][96];
     struct tls *tls; /* NULL: plain */
     struct kvs_metric_ref *connections, *refused;

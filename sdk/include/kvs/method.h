@@ -262,8 +262,7 @@ struct kvs_slice kvs_problem_json(struct kvs_arena *arena, const struct kvs_prob
 /* Shorthand: the problem that fits a KVS_E* code with err->msg as detail. */
 void kvs_problem_code(struct kvs_request *req, int code, const char *detail);
 
-/* ---- calls between services
- * ---------------------------------------------------------------------- */
+/* ---- calls between services ------------------------------------------------------------------ */
 
 struct kvs_call_arg {
     const char *name;

@@ -9,8 +9,7 @@
 #include "kvs/error.h"
 #include "kvs/host.h"
 
-/* ---- growing bytes
- * ------------------------------------------------------------------------------- */
+/* ---- growing bytes --------------------------------------------------------------------------- */
 
 /* Owned, growing bytes. Errors stick: after a failed growth every append is ignored and `failed` is
  * set; look once at the end. */
@@ -35,8 +34,7 @@ static inline struct kvs_slice kvs_buf_slice(const struct kvs_buf *b)
     return kvs_slice(b->ptr, b->len);
 }
 
-/* ---- JSON text
- * ----------------------------------------------------------------------------------- */
+/* ---- JSON text ------------------------------------------------------------------------------- */
 
 /* Append a JSON string with quotes. Bytes must be UTF-8 (kvs_utf8_valid); control characters
  * escaped. */
@@ -49,8 +47,7 @@ void kvs_base64(struct kvs_buf *b, struct kvs_slice bytes);
 /* Standard alphabet, padding required. *ret_len <= dst_size or KVS_EINVAL. */
 int kvs_base64_decode(struct kvs_slice text, void *dst, size_t dst_size, size_t *ret_len);
 
-/* ---- text of values
- * ------------------------------------------------------------------------------ */
+/* ---- text of values -------------------------------------------------------------------------- */
 
 /* "500ms" "30s" "5m" "24h" "7d" -> ms. KVS_EINVAL for anything else, also on overflow. */
 int kvs_duration_parse(struct kvs_slice text, uint64_t *ret_ms);
@@ -72,8 +69,7 @@ void kvs_percent_encode(struct kvs_buf *b, struct kvs_slice bytes);
  * near. */
 const char *kvs_nearest(struct kvs_slice given, const char *const *words);
 
-/* ---- little-endian fields
- * ------------------------------------------------------------------------ */
+/* ---- little-endian fields -------------------------------------------------------------------- */
 
 static inline void kvs_put_u16(void *p, uint16_t v)
 {
