@@ -166,11 +166,14 @@ static void put_paths(struct kvs_buf *b)
     for (uint32_t i = 0; (r = kvs__router_method(i)) != NULL; i++) {
         int seen = 0, inner = 1;
 
+        if (!is_public(r->method)) {
+            continue;
+        }
         for (uint32_t k = 0; k < i; k++) {
             other = kvs__router_method(k);
             seen |= is_public(other->method) && strcmp(other->method->path, r->method->path) == 0;
         }
-        if (seen || !is_public(r->method)) {
+        if (seen) {
             continue;
         }
         kvs_buf_printf(b, "%s\"%s\":{", first ? "" : ",", r->method->path);
