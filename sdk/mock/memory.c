@@ -1,16 +1,19 @@
 /* SPDX-License-Identifier: MIT
  *
  * Tagged memory of the fake host. Every block is known, so that a crash can forget them all and a
- * test ends with an error if any is left. Sizes given at free are checked. */
+ * test ends with an error if any is left. Sizes given at free are checked. Each block is one
+ * malloc, so that sanitizers see it. */
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "mock_private.h"
 
+#define BLOCK_MAGIC 0x4b564d42u /* "KVMB" */
+
 struct block {
     struct block *next, *prev;
     size_t size;
-    uint32_t tag, reserved;
+    uint32_t tag, magic; /* BLOCK_MAGIC, right before what the plugin got */
 };
 
 KVS_STATIC_ASSERT(sizeof(struct block) % 16 == 0, "what follows is aligned");
@@ -38,7 +41,7 @@ static void *mock_alloc(void *ctx, const struct kvs_mem_tag *tag, size_t size)
     if (size == 0) {
         mock_stop_test("alloc(0)");
     }
-    if (mock_fault(m, &m->fail_alloc)) {
+    if (mock_fault(m, &m->fail_alloc) || size > PTRDIFF_MAX - sizeof *b) {
         return NULL;
     }
     b = malloc(sizeof *b + size);
@@ -48,6 +51,7 @@ static void *mock_alloc(void *ctx, const struct kvs_mem_tag *tag, size_t size)
     memset(b + 1, 0xa5, size); /* nobody may rely on zeros */
     b->size = size;
     b->tag = tag_index(m, tag->name);
+    b->magic = BLOCK_MAGIC;
     b->prev = NULL;
     b->next = m->blocks;
     if (b->next != NULL) {
@@ -63,6 +67,9 @@ static void mock_free_block(void *ctx, const struct kvs_mem_tag *tag, void *ptr,
     struct kvs_mock *m = ctx;
     struct block *b = (struct block *)ptr - 1;
 
+    if (b->magic != BLOCK_MAGIC) {
+        mock_stop_test("free of what was not allocated here, or written to before its start");
+    }
     if (b->size != size || strcmp(m->tags[b->tag].name, tag->name) != 0) {
         (void)fprintf(stderr, "mock: free of %zu bytes of '%s' that were %zu of '%s'\n", size,
                       tag->name, b->size, m->tags[b->tag].name);
@@ -77,6 +84,7 @@ static void mock_free_block(void *ctx, const struct kvs_mem_tag *tag, void *ptr,
         b->next->prev = b->prev;
     }
     m->tags[b->tag].bytes -= size;
+    b->magic = 0;
     free(b);
 }
 

@@ -66,17 +66,17 @@ static struct kvs_task *pop(struct task_list *list)
 static void mock_log(void *ctx, uint32_t level, const char *event, const char *fmt, ...)
 {
     static const char *const NAMES[] = {"error", "warn", "info", "debug"};
+    char text[1024];
     va_list args;
 
     (void)ctx;
-    if (getenv("KVS_MOCK_LOG") == NULL) {
-        return;
-    }
-    (void)fprintf(stderr, "%s %s ", NAMES[level & 3], event);
     va_start(args, fmt);
-    (void)vfprintf(stderr, fmt, args);
+    /* Formatted even if nobody reads it: sanitizers see the arguments. */
+    (void)vsnprintf(text, sizeof text, fmt, args);
     va_end(args);
-    (void)fputc('\n', stderr);
+    if (getenv("KVS_MOCK_LOG") != NULL) {
+        (void)fprintf(stderr, "%s %s %s\n", NAMES[level & 3], event, text);
+    }
 }
 
 static uint64_t mock_now_ms(void *ctx)
@@ -105,6 +105,18 @@ static void mock_random_bytes(void *ctx, void *buf, size_t len)
 /* ---- loops, timers, queues ---------------------------------------------------------------------
  */
 
+static uint64_t later(uint64_t ns, uint64_t ms)
+{
+    return ms > (UINT64_MAX - ns) / 1000000u ? UINT64_MAX : ns + ms * 1000000u;
+}
+
+static void loop_check(const struct kvs_mock *m, uint32_t loop)
+{
+    if (loop >= m->loop_count) {
+        mock_stop_test("a loop that does not exist");
+    }
+}
+
 static uint32_t mock_loop_current(void *ctx)
 {
     const struct kvs_mock *m = ctx;
@@ -116,9 +128,7 @@ static void mock_post(void *ctx, uint32_t loop, struct kvs_task *task)
 {
     struct kvs_mock *m = ctx;
 
-    if (loop >= m->loop_count) {
-        mock_stop_test("post to a loop that does not exist");
-    }
+    loop_check(m, loop);
     mock_push(&m->tasks[loop], task);
 }
 
@@ -135,24 +145,31 @@ static void mock_defer(void *ctx, struct kvs_task *task)
 static void mock_run_on(void *ctx, uint32_t loop, void (*fn)(void *arg), void *arg)
 {
     struct kvs_mock *m = ctx;
-    uint32_t before = m->current;
 
+    loop_check(m, loop);
+    if (m->current != KVS_LOOP_NONE) {
+        mock_stop_test("run_on from a loop: a loop that waits for another may wait for ever");
+    }
     m->current = loop;
     fn(arg);
-    m->current = before;
+    m->current = KVS_LOOP_NONE;
 }
 
 static struct kvs_timer *mock_timer_start(void *ctx, uint64_t delay_ms, uint64_t period_ms,
                                           void (*fn)(void *arg), void *arg)
 {
     struct kvs_mock *m = ctx;
-    struct kvs_timer *t = calloc(1, sizeof *t);
+    struct kvs_timer *t;
 
-    if (t == NULL || m->current == KVS_LOOP_NONE) {
+    if (m->current == KVS_LOOP_NONE) {
         mock_stop_test("timer outside a loop");
     }
-    t->due_ns = m->now_ns + delay_ms * 1000000u;
-    t->period_ns = period_ms * 1000000u;
+    t = mock_fault(m, &m->fail_alloc) ? NULL : calloc(1, sizeof *t);
+    if (t == NULL) {
+        return NULL;
+    }
+    t->due_ns = later(m->now_ns, delay_ms);
+    t->period_ns = later(0, period_ms);
     t->order = m->order++;
     t->loop = m->current;
     t->fn = fn;
@@ -162,14 +179,24 @@ static struct kvs_timer *mock_timer_start(void *ctx, uint64_t delay_ms, uint64_t
     return t;
 }
 
+static void timer_remove(struct kvs_timer **at)
+{
+    struct kvs_timer *timer = *at;
+
+    *at = timer->next;
+    free(timer);
+}
+
 static void mock_timer_stop(void *ctx, struct kvs_timer *timer)
 {
     struct kvs_mock *m = ctx;
 
     for (struct kvs_timer **at = &m->timers; *at != NULL; at = &(*at)->next) {
         if (*at == timer) {
-            *at = timer->next;
-            free(timer);
+            if (m->current != timer->loop) {
+                mock_stop_test("stop of a timer of another loop");
+            }
+            timer_remove(at);
             return;
         }
     }
@@ -202,13 +229,15 @@ static int mock_queue_new(void *ctx, const char *name, uint32_t dedicated,
 {
     struct kvs_mock *m = ctx;
 
-    (void)name;
     (void)dedicated;
+    if (mock_fault(m, &m->fail_alloc)) {
+        return kvs_err(err, KVS_ENOMEM, "queue '%s': out of memory", name);
+    }
     for (uint32_t i = 0; i < MOCK_QUEUE_MAX; i++) {
         if (m->queues[i] == NULL) {
             m->queues[i] = calloc(1, sizeof *m->queues[i]);
             if (m->queues[i] == NULL) {
-                break;
+                mock_stop_test("out of memory");
             }
             m->queues[i]->mock = m;
             *ret_queue = m->queues[i];
@@ -228,18 +257,21 @@ static void work_done(struct kvs_task *task)
 static void queue_step(struct kvs_queue *q)
 {
     struct kvs_work *w = KVS_CONTAINER_OF(pop(&q->work), struct kvs_work, task);
-    void (*done)(struct kvs_work * work) = w->done;
-    uint32_t loop = w->reply_loop, before = q->mock->current;
+    void (*done)(struct kvs_work * work) = w->done; /* without it w may be gone after run */
+    struct kvs_mock *m = q->mock;
+    uint32_t before = m->current;
 
-    q->mock->current = KVS_LOOP_NONE;
+    m->current = KVS_LOOP_NONE;
+    m->depth++;
     w->run(w);
-    if (done != NULL && loop == KVS_LOOP_NONE) {
+    if (done != NULL && w->reply_loop == KVS_LOOP_NONE) {
         done(w);
     } else if (done != NULL) {
         w->task.run = work_done;
-        mock_push(&q->mock->tasks[loop], &w->task);
+        mock_post(m, w->reply_loop, &w->task);
     }
-    q->mock->current = before;
+    m->depth--;
+    m->current = before;
 }
 
 static void mock_queue_submit(void *ctx, struct kvs_queue *queue, struct kvs_work *work)
@@ -278,28 +310,38 @@ static void round_end(struct kvs_mock *m, uint32_t loop)
     }
 }
 
+static void loop_turn(struct kvs_mock *m, uint32_t loop)
+{
+    uint64_t burst = mock_random(m) % 4;
+    uint32_t before = m->current;
+    struct kvs_task *task;
+
+    m->current = loop;
+    m->depth++;
+    do {
+        task = pop(&m->tasks[loop]);
+        if (task != NULL) {
+            task->run(task);
+        }
+    } while (task != NULL && burst-- > 0);
+    round_end(m, loop);
+    m->depth--;
+    m->current = before;
+}
+
 /* One thing that needs no time to pass. 0: there is none. */
 static int step(struct kvs_mock *m)
 {
     uint32_t sources = m->loop_count + MOCK_QUEUE_MAX, first = (uint32_t)(mock_random(m) % sources);
-    uint32_t before = m->current;
 
+    if (m->stalled++ == MOCK_STALL_EVENT_MAX) {
+        mock_stop_test("events beget events and no time passes");
+    }
     for (uint32_t n = 0; n < sources; n++) {
         uint32_t i = (first + n) % sources;
 
         if (i < m->loop_count && (m->tasks[i].head != NULL || m->deferred[i].head != NULL)) {
-            uint64_t burst = mock_random(m) % 4;
-            struct kvs_task *task;
-
-            m->current = i;
-            do {
-                task = pop(&m->tasks[i]);
-                if (task != NULL) {
-                    task->run(task);
-                }
-            } while (task != NULL && burst-- > 0);
-            round_end(m, i);
-            m->current = before;
+            loop_turn(m, i);
             return 1;
         }
         if (i >= m->loop_count && m->queues[i - m->loop_count] != NULL &&
@@ -313,61 +355,72 @@ static int step(struct kvs_mock *m)
 
 static int fire_timer(struct kvs_mock *m, uint64_t until_ns)
 {
-    struct kvs_timer *first = NULL;
+    struct kvs_timer **at = NULL, *first;
     void (*fn)(void *arg);
     uint32_t before = m->current, loop;
     void *arg;
 
-    for (struct kvs_timer *t = m->timers; t != NULL; t = t->next) {
-        if (first == NULL || t->due_ns < first->due_ns ||
-            (t->due_ns == first->due_ns && t->order < first->order)) {
-            first = t;
+    for (struct kvs_timer **t = &m->timers; *t != NULL; t = &(*t)->next) {
+        if (at == NULL || (*t)->due_ns < (*at)->due_ns ||
+            ((*t)->due_ns == (*at)->due_ns && (*t)->order < (*at)->order)) {
+            at = t;
         }
     }
-    if (first == NULL || first->due_ns > until_ns) {
+    if (at == NULL || (*at)->due_ns > until_ns) {
         return 0;
     }
+    first = *at;
     if (first->due_ns > m->now_ns) {
         m->now_ns = first->due_ns;
+        m->stalled = 0;
     }
     fn = first->fn;
     arg = first->arg;
     loop = first->loop;
     if (first->period_ns == 0) {
-        mock_timer_stop(m, first);
+        timer_remove(at);
     } else {
         first->due_ns += first->period_ns;
         first->order = m->order++;
     }
     m->current = loop;
+    m->depth++;
     fn(arg);
     round_end(m, loop);
+    m->depth--;
     m->current = before;
     return 1;
 }
 
 uint64_t kvs_mock_run(struct kvs_mock *m, uint64_t ms)
 {
-    uint64_t until = m->now_ns + ms * 1000000u, n = 0;
+    uint64_t until = later(m->now_ns, ms), n = 0;
 
+    m->stalled = 0;
     while (step(m) || fire_timer(m, until)) {
         n++;
     }
-    m->now_ns = until;
+    m->now_ns = until > m->now_ns ? until : m->now_ns;
     return n;
 }
 
 void kvs_mock_run_until(struct kvs_mock *m, const int *flag)
 {
+    uint64_t until = later(m->now_ns, MOCK_WAIT_MS_MAX);
+
+    m->stalled = 0;
     while (*flag == 0) {
-        if (!step(m) && !fire_timer(m, UINT64_MAX)) {
-            mock_stop_test("run_until: nothing is left to run");
+        if (!step(m) && !fire_timer(m, until)) {
+            mock_stop_test("run_until: nothing is left to run, or a day has passed");
         }
     }
 }
 
 void kvs_mock_enter(struct kvs_mock *m, uint32_t loop)
 {
+    if (loop != KVS_LOOP_NONE) {
+        loop_check(m, loop);
+    }
     m->current = loop;
 }
 
@@ -407,9 +460,12 @@ static int mock_find(void *ctx, uint32_t kind, const char *name, const void **re
 {
     const char *found;
 
-    for (uint32_t i = 0; mock_each(ctx, kind, i, &found, ret_ops, ret_self) == 0; i++) {
+    if (name == NULL && mock_each(ctx, kind, 1, &found, NULL, NULL) == 0) {
+        return kvs_err(err, KVS_ECONFLICT, "several plugins of the kind: name one");
+    }
+    for (uint32_t i = 0; mock_each(ctx, kind, i, &found, NULL, NULL) == 0; i++) {
         if (name == NULL || strcmp(name, found) == 0) {
-            return 0;
+            return mock_each(ctx, kind, i, NULL, ret_ops, ret_self);
         }
     }
     return kvs_err(err, KVS_ENOTFOUND, "no such plugin");
@@ -436,36 +492,42 @@ static struct kvs_metric_ref *mock_metric(void *ctx, const struct kvs_metric *de
     while (r != NULL && (r->def != def || strcmp(r->labels, labels) != 0)) {
         r = r->next;
     }
-    if (r == NULL) {
-        r = calloc(1, sizeof *r);
+    if (r == NULL && !mock_fault(m, &m->fail_alloc)) {
+        r = calloc(1, sizeof *r + strlen(labels) + 1);
         if (r == NULL) {
             mock_stop_test("out of memory");
         }
         r->def = def;
-        (void)snprintf(r->labels, sizeof r->labels, "%s", labels);
+        memcpy(r->labels, labels, strlen(labels) + 1);
         r->next = m->metrics;
         m->metrics = r;
     }
-    return r;
+    return r; /* NULL if memory is out: such a metric counts nothing */
 }
 
 static void mock_metric_add(void *ctx, struct kvs_metric_ref *ref, int64_t delta)
 {
     (void)ctx;
-    ref->value += delta;
+    if (ref != NULL) {
+        ref->value += delta;
+    }
 }
 
 static void mock_metric_set(void *ctx, struct kvs_metric_ref *ref, int64_t value)
 {
     (void)ctx;
-    ref->value = value;
+    if (ref != NULL) {
+        ref->value = value;
+    }
 }
 
 static void mock_metric_observe(void *ctx, struct kvs_metric_ref *ref, uint64_t value)
 {
     (void)ctx;
     (void)value;
-    ref->value++;
+    if (ref != NULL) {
+        ref->value++;
+    }
 }
 
 static void mock_metric_free(void *ctx, struct kvs_metric_ref *ref)
@@ -629,7 +691,7 @@ const struct kvs_host *kvs_mock_host(struct kvs_mock *m)
 static void forget_running(struct kvs_mock *m)
 {
     while (m->timers != NULL) {
-        mock_timer_stop(m, m->timers);
+        timer_remove(&m->timers);
     }
     for (uint32_t i = 0; i < MOCK_QUEUE_MAX; i++) {
         free(m->queues[i]);
@@ -637,6 +699,28 @@ static void forget_running(struct kvs_mock *m)
     }
     memset(m->tasks, 0, sizeof m->tasks);
     memset(m->deferred, 0, sizeof m->deferred);
+}
+
+/* What a plugin that has ended may not leave behind. Prints it; returns how many. */
+static uint32_t running_held(const struct kvs_mock *m)
+{
+    uint32_t held = 0;
+
+    for (const struct kvs_timer *t = m->timers; t != NULL; t = t->next) {
+        (void)fprintf(stderr, "mock: a timer of loop %u still runs\n", t->loop);
+        held++;
+    }
+    for (uint32_t i = 0; i < MOCK_QUEUE_MAX; i++) {
+        if (m->queues[i] != NULL) {
+            (void)fprintf(stderr, "mock: a queue was not freed\n");
+            held++;
+        }
+    }
+    if (m->files != NULL) {
+        (void)fprintf(stderr, "mock: a file is still open\n");
+        held++;
+    }
+    return held;
 }
 
 static void metrics_free(struct kvs_mock *m)
@@ -651,13 +735,17 @@ static void metrics_free(struct kvs_mock *m)
 
 void kvs_mock_crash(struct kvs_mock *m, uint64_t seed)
 {
+    if (m->depth > 0) {
+        mock_stop_test("a crash from inside an event: let it return first");
+    }
     m->rng ^= seed * 0x9e3779b97f4a7c15u;
+    m->current = KVS_LOOP_NONE;
     forget_running(m);
     metrics_free(m);
     m->plugin_count = 0;
     m->condition_count = 0;
-    m->last_request = NULL;
     m->answer_count = 0;
+    m->fail_point = NULL;
     m->fail_io.countdown = m->fail_alloc.countdown = m->fail_sync.countdown = 0;
     mock_disk_crash(m);
     mock_memory_forget(m);
@@ -665,13 +753,19 @@ void kvs_mock_crash(struct kvs_mock *m, uint64_t seed)
 
 void kvs_mock_free(struct kvs_mock *m)
 {
+    uint32_t held;
+
+    if (m == NULL) {
+        return;
+    }
+    held = mock_memory_held(m) + running_held(m);
     mock_request_free(m);
     forget_running(m);
     metrics_free(m);
     mock_disk_free(m);
-    if (mock_memory_held(m) > 0) {
-        mock_stop_test("a plugin did not give its memory back");
-    }
     mock_memory_forget(m);
     free(m);
+    if (held > 0) {
+        mock_stop_test("a plugin did not give back all it took");
+    }
 }

@@ -4,7 +4,8 @@
  *
  *   mock.c     loops, timers, queues, clock, random, metrics, readiness
  *   memory.c   tagged memory that knows every block
- *   disk.c     files, what is durable of them, crashes
+ *   disk.c     files, names and what is durable of them
+ *   crash.c    what a power cut leaves
  *   request.c  requests and calls */
 #ifndef KVS_MOCK_PRIVATE_H
 #define KVS_MOCK_PRIVATE_H
@@ -15,6 +16,10 @@
 #define MOCK_QUEUE_MAX  32u
 #define MOCK_PLUGIN_MAX 32u
 #define MOCK_NAME_MAX   128u
+
+/* A test that gets this far hangs: events without time passing, fake time without the flag set. */
+#define MOCK_STALL_EVENT_MAX 10000000u
+#define MOCK_WAIT_MS_MAX     (24u * 3600u * 1000u)
 
 struct task_list {
     struct kvs_task *head, *tail;
@@ -37,7 +42,7 @@ struct kvs_metric_ref {
     struct kvs_metric_ref *next;
     const struct kvs_metric *def;
     int64_t value;
-    char labels[MOCK_NAME_MAX];
+    char labels[];
 };
 
 struct block; /* memory.c */
@@ -55,7 +60,9 @@ struct kvs_mock {
     struct kvs_fs fs;
     uint64_t rng, now_ns, order;
     int64_t wall_offset_ms;
-    uint32_t log_level, loop_count, current;
+    uint64_t stalled;                        /* events since the clock moved */
+    uint32_t log_level, loop_count, current; /* current: KVS_LOOP_NONE or a loop */
+    uint32_t depth;                          /* events that are running now */
     struct task_list tasks[MOCK_LOOP_MAX], deferred[MOCK_LOOP_MAX];
     struct kvs_queue *queues[MOCK_QUEUE_MAX];
     struct kvs_timer *timers;
@@ -85,8 +92,8 @@ struct kvs_mock {
     struct name *names, *durable_names;
     struct name_op *name_ops;
     struct kvs_file *files;
-    const char *listing[256];
-    uint64_t disk_used, disk_limit;
+    const char **listing;
+    uint64_t disk_limit;
 
     struct fault fail_alloc, fail_io, fail_sync;
     const char *fail_point;
@@ -99,7 +106,8 @@ struct kvs_mock {
     } answers[16];
     uint32_t answer_count;
     struct kvs_mock_answer answer;
-    struct kvs_request *last_request;
+    struct kvs_header answer_headers[KVS_RESPONSE_HEADER_MAX];
+    char *answer_text; /* everything answer points to */
 };
 
 uint64_t mock_random(struct kvs_mock *m);

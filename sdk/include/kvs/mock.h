@@ -8,7 +8,13 @@
  *   ... plugin->init(host, conf, &self, &err) ...
  *   kvs_mock_run(m, 1000);          runs tasks, timers and queues for 1,000 ms of fake time
  *   kvs_mock_crash(m, 7);           power cut: unsynced bytes survive, vanish or are garbled, by
- * seed kvs_mock_free(m);               fails the test (abort) if tagged memory is still held
+ *                                   seed
+ *   kvs_mock_free(m);               aborts the test if tagged memory, a timer, a queue or an open
+ *                                   file is left
+ *
+ * A use that kvsd would answer with a race, a deadlock or a crash (a timer stopped from another
+ * loop, run_on from a loop, a request completed twice, a size at free that is not the one at alloc)
+ * aborts the test with a sentence. Differences to kvsd: sdk/mock/README.md.
  *
  * Queues (host->queue_submit) run their work as events on the same thread, in order per queue;
  * posted tasks of one loop run in order; deferred tasks run when the loop's round ends.
@@ -53,8 +59,9 @@ void kvs_mock_on_call(struct kvs_mock *m, const char *method,
                       void (*fn)(void *arg, struct kvs_call *call), void *arg);
 
 /* Make a request to a method of a service, as a transport would, on loop 0: parameters as name,
- * value pairs ending with NULL. Runs the mock until it completes. The result is valid until the
- * next one. */
+ * value pairs ending with NULL. Parameters and body are checked as kvsd checks them (a refusal is
+ * an answer, the handler is not called). Runs the mock until it completes. The result is a copy,
+ * valid until the next one: the request's memory and body are given back already. */
 struct kvs_mock_answer {
     uint32_t status;
     const char *content_type;
@@ -67,7 +74,8 @@ const struct kvs_mock_answer *kvs_mock_request(struct kvs_mock *m, const struct 
                                                struct kvs_slice body, const char *content_type);
 
 /* Faults. Countdowns: 1 is the next one; 0 disarms. `once` 0: all from there on fail.
- * Each returns nothing; kvs_mock_fault_fired tells whether the armed fault has happened. */
+ * Each returns nothing; kvs_mock_fault_fired tells whether the armed fault has happened.
+ * Allocations are those of the host table: memory, timers, queues, metrics. */
 void kvs_mock_fail_alloc(struct kvs_mock *m, uint64_t nth, int once);
 void kvs_mock_fail_io(struct kvs_mock *m, uint64_t nth, int once, int code); /* any fs call */
 void kvs_mock_fail_sync(struct kvs_mock *m, uint64_t nth, int once);
@@ -76,10 +84,13 @@ void kvs_mock_fail_point(struct kvs_mock *m, const char *point, int code); /* ho
 int kvs_mock_fault_fired(struct kvs_mock *m);
 
 /* Disk. crash: forget what was not synced, each unsynced 512-byte sector kept, dropped or garbled
- * by seed; renames and new names not followed by sync_dir may be undone. The mock's tasks, timers
- * and queues are dropped too, as in a dead process; tagged memory is forgotten. */
+ * by seed; renames and new names not followed by sync_dir may be undone, names in a directory that
+ * is lost are lost. The mock's tasks, timers and queues are dropped too, as in a dead process;
+ * tagged memory is forgotten, faults are disarmed (the disk limit stays). Not from inside an
+ * event. */
 void kvs_mock_crash(struct kvs_mock *m, uint64_t seed);
-/* Bytes of a file, for tests that damage it: pointer into the memory disk, or NULL. */
+/* Bytes of a file, for tests that damage it: pointer into the memory disk, valid until the next fs
+ * call, or NULL if there is no such file. Damage survives a crash. */
 uint8_t *kvs_mock_file(struct kvs_mock *m, const char *path, size_t *ret_len);
 /* Names of all files, sorted, ends with NULL; valid until the next fs call. */
 const char *const *kvs_mock_files(struct kvs_mock *m);
