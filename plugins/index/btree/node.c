@@ -40,7 +40,7 @@ static uint32_t lower_bound(const uint32_t *heads, uint32_t count, uint32_t head
     while (count > 1) {
         uint32_t half = count / 2;
 
-        at = at[half - 1] < head ? at + half : at; /* a conditional move */
+        at += half & (0u - (uint32_t)(at[half - 1] < head)); /* no branch to mispredict */
         count -= half;
     }
     return (uint32_t)(at - heads) + (count == 1 && *at < head ? 1 : 0);
@@ -49,10 +49,15 @@ static uint32_t lower_bound(const uint32_t *heads, uint32_t count, uint32_t head
 uint32_t node_search(const struct kvs_index_conf *conf, const struct head *h, const uint32_t *heads,
                      void *const *entries, struct kvs_slice key, int *ret_exact)
 {
-    int c = compare_common(h, key);
     uint32_t head, low, high;
+    int c;
 
+    /* The search jumps about in the heads: have their cache lines come at the same time. */
+    for (uint32_t i = 0; i < LEAF_CAP; i += 16) {
+        __builtin_prefetch(&heads[i]);
+    }
     *ret_exact = 0;
+    c = compare_common(h, key);
     if (c != 0) {
         return c < 0 ? 0 : h->count;
     }
