@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Request-scoped memory: bump allocation in chunks that double, freed together; see kvs/method.h. */
+ * Request-scoped memory: bump allocation in chunks that double, freed together; see kvs/method.h.
+ */
 #include <stdarg.h>
 #include <stdio.h>
 
@@ -8,7 +9,7 @@
 
 #define CHUNK_MIN 2048u
 #define CHUNK_MAX (1u << 20)
-#define ALIGN 16u
+#define ALIGN     16u
 
 static const struct kvs_mem_tag tag = {"request.arena"};
 

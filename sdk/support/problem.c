@@ -30,15 +30,24 @@ static const char *title_of(uint32_t status)
         uint32_t status;
         const char *title;
     } TITLES[] = {
-        {400, "Bad Request"},          {401, "Unauthorized"},
-        {403, "Forbidden"},            {404, "Not Found"},
-        {405, "Method Not Allowed"},   {408, "Request Timeout"},
-        {409, "Conflict"},             {412, "Precondition Failed"},
-        {413, "Content Too Large"},    {415, "Unsupported Media Type"},
-        {421, "Misdirected Request"},  {422, "Unprocessable Content"},
-        {429, "Too Many Requests"},    {431, "Request Header Fields Too Large"},
-        {500, "Internal Server Error"}, {501, "Not Implemented"},
-        {503, "Service Unavailable"},  {504, "Gateway Timeout"},
+        {400, "Bad Request"},
+        {401, "Unauthorized"},
+        {403, "Forbidden"},
+        {404, "Not Found"},
+        {405, "Method Not Allowed"},
+        {408, "Request Timeout"},
+        {409, "Conflict"},
+        {412, "Precondition Failed"},
+        {413, "Content Too Large"},
+        {415, "Unsupported Media Type"},
+        {421, "Misdirected Request"},
+        {422, "Unprocessable Content"},
+        {429, "Too Many Requests"},
+        {431, "Request Header Fields Too Large"},
+        {500, "Internal Server Error"},
+        {501, "Not Implemented"},
+        {503, "Service Unavailable"},
+        {504, "Gateway Timeout"},
         {507, "Insufficient Storage"},
     };
 
@@ -144,8 +153,8 @@ void kvs_problem(struct kvs_request *req, const struct kvs_problem *problem, con
     }
     req->response.status = p.status;
     req->response.content_type = "application/problem+json";
-    req->response.body = kvs_problem_json(&req->arena, &p, req->id[0] != '\0' ? req->id : NULL,
-                                          detail);
+    req->response.body =
+        kvs_problem_json(&req->arena, &p, req->id[0] != '\0' ? req->id : NULL, detail);
     if (req->response.body.ptr == NULL) {
         req->response.status = 507;
         req->response.body = kvs_slice(NO_MEMORY, sizeof NO_MEMORY - 1);

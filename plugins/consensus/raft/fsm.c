@@ -12,10 +12,10 @@
 
 #include "raft_private.h"
 
-#define ENTRY_MAGIC     0x3153504fu           /* "OPS1" */
-#define SNAPSHOT_MAGIC  0x31544152504e5356ull /* "VSNPRAT1" */
-#define SNAPSHOT_HEAD   16u
-#define SNAPSHOT_PAUSE  256u /* entries until a snapshot that failed is tried again */
+#define ENTRY_MAGIC    0x3153504fu           /* "OPS1" */
+#define SNAPSHOT_MAGIC 0x31544152504e5356ull /* "VSNPRAT1" */
+#define SNAPSHOT_HEAD  16u
+#define SNAPSHOT_PAUSE 256u /* entries until a snapshot that failed is tried again */
 
 static size_t pad8(size_t n)
 {

@@ -2,11 +2,11 @@
  *
  * consensus-raft: proposals, from the loop that makes them to their callback.
  *
- * propose() links the proposal into the inbox and wakes the loop thread. There everything that waits
- * is packed into one log entry, at most two entries on their way at a time: under load the batches
- * grow by themselves, and the commit index is never starved. Barriers that wait share one barrier
- * entry, and those that come while it is on its way share the next. Completions are gathered and
- * posted after the service was told to publish what was applied. */
+ * propose() links the proposal into the inbox and wakes the loop thread. There everything that
+ * waits is packed into one log entry, at most two entries on their way at a time: under load the
+ * batches grow by themselves, and the commit index is never starved. Barriers that wait share one
+ * barrier entry, and those that come while it is on its way share the next. Completions are
+ * gathered and posted after the service was told to publish what was applied. */
 #include "raft_private.h"
 
 /* What the plugin keeps in kvs_proposal.plugin_data. */

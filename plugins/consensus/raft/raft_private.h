@@ -8,7 +8,6 @@
  *   member.c    membership changes, leadership transfer, status
  *   data.c      the data directory: identity, first start
  *   shim.c      the safety rules, see shim.h
- *   net.c       connections between members, wire.c their messages
  *
  * Threads. `lock` guards the fields named so; all else belongs to the loop thread once it runs. */
 #ifndef KVS_RAFT_PRIVATE_H
@@ -20,7 +19,6 @@
 
 #include "kvs/consensus.h"
 #include "kvs/support.h"
-#include "net.h"
 #include "shim.h"
 
 #define RAFT_BATCH_OPS_MAX       512u         /* operations in one log entry */
@@ -94,8 +92,7 @@ struct raft_plugin {
     struct raft_uv_transport no_transport;
     struct raft_fsm raft_fsm;
     struct raft_shim shim;
-    struct raft_net net;
-    uint32_t io_inited, raft_inited, raft_started, closing, net_open;
+    uint32_t io_inited, raft_inited, raft_started, closing;
 
     struct raft_queue entries, barriers, barriers_out, snapshots, done;
     struct raft_batch batches[RAFT_BATCHES_OUTSTANDING];

@@ -194,8 +194,7 @@ static bool amend(struct raft_shim *s, struct raft_message *m)
         /* Rule 7: the library echoes the term that was asked about, so that a candidate behind it
          * never learns. */
         if (m->request_vote_result.pre_vote == raft_tribool_true &&
-            !m->request_vote_result.vote_granted &&
-            r->current_term > m->request_vote_result.term) {
+            !m->request_vote_result.vote_granted && r->current_term > m->request_vote_result.term) {
             s->used[7]++;
             m->request_vote_result.term = r->current_term;
         }

@@ -16,6 +16,7 @@
 
 #include <raft.h>
 #include <stdbool.h>
+#include <stdint.h>
 
 #define RAFT_SHIM_PEER_MAX 16u
 

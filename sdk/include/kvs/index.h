@@ -18,8 +18,9 @@
 
 #define KVS_INDEX_CAP_ORDERED 1u
 
-#define KVS_INDEX_MAP_KEY_MAX 4096u /* a secondary key: index value and primary key with framing   \
-                                     */
+#define KVS_INDEX_MAP_KEY_MAX                                                                      \
+    4096u /* a secondary key: index value and primary key with framing                             \
+           */
 
 struct kvs_index_map; /* the plugin's */
 
