@@ -234,7 +234,7 @@ static int is_prefix(const struct target *t, const char *prefix)
 static void complain_unknown(struct target *t, const struct kvs__node *node, const char *name)
 {
     const char *words[WORDS_MAX + 1], *near;
-    char path[KVS__CONF_PATH_SIZE];
+    char path[2 * KVS__CONF_PATH_SIZE + 2];
     size_t n = 0;
 
     for (const struct kvs_opt *o = t->opts; o != NULL && o->type != KVS_OPT_END && n < WORDS_MAX;

@@ -188,20 +188,18 @@ static const char *shown(struct kvs_slice s, char text[64])
 
 static int refuse_place(struct kvs_request *req, const struct step *at)
 {
-    char allow[64] = "OPTIONS";
-    char *value;
+    char *allow = kvs_arena_printf(&req->arena, "OPTIONS");
 
     for (uint32_t v = 1; v < VERB_COUNT; v++) {
-        if (at->route[v] != NULL) {
-            (void)strcat(allow, ", ");
-            (void)strcat(allow, VERB_NAMES[v]);
-            (void)strcat(allow, v == KVS_VERB_GET ? ", HEAD" : "");
+        if (at->route[v] != NULL && allow != NULL) {
+            allow = kvs_arena_printf(&req->arena, "%s, %s%s", allow, VERB_NAMES[v],
+                                     v == KVS_VERB_GET ? ", HEAD" : "");
         }
     }
-    value = kvs_arena_printf(&req->arena, "%s", allow);
-    if (value != NULL) {
-        kvs_response_header(req, "Allow", value);
+    if (allow == NULL) {
+        return REFUSE(req, 503, "out_of_memory", "memory is out");
     }
+    kvs_response_header(req, "Allow", allow);
     if (req->verb == KVS_VERB_OPTIONS) {
         req->response.status = 204;
         return 1;

@@ -252,6 +252,7 @@ static void compose(struct line *l, uint32_t level, const char *component, const
     }
 }
 
+KVS_PRINTF(4, 0)
 void kvs__log_v(uint32_t level, const char *component, const char *event, const char *fmt,
                 va_list args)
 {

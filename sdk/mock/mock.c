@@ -63,6 +63,7 @@ static struct kvs_task *pop(struct task_list *list)
 /* ---- log, clock, random ------------------------------------------------------------------------
  */
 
+KVS_PRINTF(4, 5)
 static void mock_log(void *ctx, uint32_t level, const char *event, const char *fmt, ...)
 {
     static const char *const NAMES[] = {"error", "warn", "info", "debug"};

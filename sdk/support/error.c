@@ -11,6 +11,7 @@ static void msg_cut_mark(char *msg, size_t size)
     memcpy(msg + size - 4, "...", 4);
 }
 
+KVS_PRINTF(3, 0)
 static void msg_format(char *msg, size_t size, const char *fmt, va_list args)
 {
     int n = vsnprintf(msg, size, fmt, args);

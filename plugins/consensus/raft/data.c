@@ -5,9 +5,9 @@
  *   consensus/identity    text: format and the id of the node that owns the log
  *   consensus/log/        the library's segments, snapshots and term files
  *
- * The identity is written after the first start was made durable, so that an interrupted first start
- * is repeated and a directory copied to another node is refused: two members with one log and two
- * ids would both vote. */
+ * The identity is written after the first start was made durable, so that an interrupted first
+ * start is repeated and a directory copied to another node is refused: two members with one log and
+ * two ids would both vote. */
 #include <stdio.h>
 
 #include "raft_private.h"

@@ -38,8 +38,8 @@ int raft_address_split(const char *address, char ret_id[64], char ret_host_port[
     char *end;
     long port;
 
-    if (id_len == 0 || id_len >= 64 || colon == NULL || colon <= at + 1 ||
-        strlen(at + 1) >= 128 || strlen(address) >= RAFT_ADDRESS_SIZE) {
+    if (id_len == 0 || id_len >= 64 || colon == NULL || colon <= at + 1 || strlen(at + 1) >= 128 ||
+        strlen(address) >= RAFT_ADDRESS_SIZE) {
         return KVS_EINVAL;
     }
     port = strtol(colon + 1, &end, 10);
@@ -308,9 +308,9 @@ static int change_allowed(const struct raft_plugin *self, const struct raft_memb
         return KVS_EBUSY;
     }
     if (op->kind == CHANGE_ADD) {
-        return i >= 0                                                         ? KVS_EEXIST
+        return i >= 0                                                   ? KVS_EEXIST
                : self->raft.configuration.n >= KVS_CONSENSUS_MEMBER_MAX ? KVS_ETOOMANY
-                                                                              : 0;
+                                                                        : 0;
     }
     if (i < 0) {
         return KVS_ENOTFOUND;
@@ -410,8 +410,8 @@ int raft_member_add_op(void *arg, const char *id, const char *address, uint32_t 
         role > KVS_ROLE_VOTER) {
         return KVS_EINVAL;
     }
-    return member_submit(arg, OP_CHANGE,
-                         (struct raft_member_op){.kind = CHANGE_ADD, .role = role}, id, address, p);
+    return member_submit(arg, OP_CHANGE, (struct raft_member_op){.kind = CHANGE_ADD, .role = role},
+                         id, address, p);
 }
 
 int raft_member_remove_op(void *arg, const char *id, struct kvs_proposal *p)

@@ -221,11 +221,11 @@ static int none_send(struct raft_io *io, struct raft_io_send *req, const struct 
 
 static int library_error(int rv, const char *text, struct kvs_error *err)
 {
-    int rc = rv == RAFT_NOMEM      ? KVS_ENOMEM
-             : rv == RAFT_NOSPACE  ? KVS_ENOSPC
-             : rv == RAFT_CORRUPT  ? KVS_ECORRUPT
+    int rc = rv == RAFT_NOMEM       ? KVS_ENOMEM
+             : rv == RAFT_NOSPACE   ? KVS_ENOSPC
+             : rv == RAFT_CORRUPT   ? KVS_ECORRUPT
              : rv == RAFT_MALFORMED ? KVS_ECORRUPT
-                                   : KVS_EIO;
+                                    : KVS_EIO;
 
     return kvs_err(err, rc, "consensus log: %s", text[0] != '\0' ? text : raft_strerror(rv));
 }
@@ -408,8 +408,8 @@ static int life_init(const struct kvs_host *host, const void *conf, void **ret_s
     if (self->conf->members.count == 1) {
         (void)raft_address_split(self->conf->members.items[0], id, host_port);
         if (strcmp(id, host->node_id) != 0) {
-            int rc = kvs_err(err, KVS_EINVAL, "members: no entry is this node, '%s'",
-                             host->node_id);
+            int rc =
+                kvs_err(err, KVS_EINVAL, "members: no entry is this node, '%s'", host->node_id);
 
             kvs_free(host, &raft_memory, self, sizeof *self);
             return rc;

@@ -127,6 +127,7 @@ static void on_connection(void *arg, struct MHD_Connection *mhd, void **socket_c
     }
 }
 
+KVS_PRINTF(2, 0)
 static void on_mhd_log(void *arg, const char *fmt, va_list args)
 {
     const struct server *s = arg;

@@ -20,7 +20,8 @@
 
 KVS_STATIC_ASSERT(sizeof(void *) == 8 && sizeof(size_t) == 8, "kvs plugins are LP64");
 
-#define KVS_MUST_CHECK        __attribute__((warn_unused_result))
+#define KVS_MUST_CHECK __attribute__((warn_unused_result))
+/* args 0: the function takes a va_list. */
 #define KVS_PRINTF(fmt, args) __attribute__((format(printf, fmt, args)))
 #define KVS_NORETURN          __attribute__((noreturn))
 #define KVS_EXPORT            __attribute__((visibility("default")))
