@@ -71,7 +71,7 @@ struct kvs__instance {
     struct kvs__node *node;
     void *conf; /* filled option structure */
     void *self;
-    enum kvs__instance_state state;
+    _Atomic uint32_t state; /* enum kvs__instance_state; loops look at it while others start */
     struct kvs_host host;
 };
 

@@ -366,6 +366,15 @@ static void *loop_thread(void *arg)
     return NULL;
 }
 
+static void op_status(void *arg, struct kvs_consensus_status *ret_status)
+{
+    struct raft_plugin *self = arg;
+
+    (void)pthread_mutex_lock(&self->lock);
+    *ret_status = self->status;
+    (void)pthread_mutex_unlock(&self->lock);
+}
+
 /* ---- life --------------------------------------------------------------------------------------
  */
 
@@ -432,6 +441,7 @@ static int life_init(const struct kvs_host *host, const void *conf, void **ret_s
 static int life_start(void *arg, struct kvs_error *err)
 {
     struct raft_plugin *self = arg;
+    struct kvs_consensus_status status;
     int rc;
 
     if (!self->bound) {
@@ -464,8 +474,9 @@ static int life_start(void *arg, struct kvs_error *err)
         return rc;
     }
     self->host->ready_set(self->host->ctx, "consensus", 1, "");
+    op_status(self, &status);
     KVS_LOG(self->host, KVS_LOG_INFO, "started", "id='%s' term=%" PRIu64 " applied=%" PRIu64,
-            self->address, self->status.term, self->status.applied_index);
+            self->address, status.term, status.applied_index);
     return 0;
 }
 
@@ -525,15 +536,6 @@ static int op_barrier(void *arg, struct kvs_proposal *p)
 static int op_snapshot(void *arg, struct kvs_proposal *p)
 {
     return raft_submit(arg, p, OP_SNAPSHOT, NULL);
-}
-
-static void op_status(void *arg, struct kvs_consensus_status *ret_status)
-{
-    struct raft_plugin *self = arg;
-
-    (void)pthread_mutex_lock(&self->lock);
-    *ret_status = self->status;
-    (void)pthread_mutex_unlock(&self->lock);
 }
 
 static const struct kvs_consensus_ops ops = {

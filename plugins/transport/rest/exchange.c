@@ -306,6 +306,7 @@ static void exchange_done(struct kvs_request *req)
     } else if (x->suspended) {
         x->suspended = 0;
         MHD_resume_connection(x->mhd);
+        server_kick(x->server);
     }
 }
 

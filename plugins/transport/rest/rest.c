@@ -62,6 +62,27 @@ static void run_daemon(struct server *s)
     }
 }
 
+static void on_kick(struct kvs_task *task)
+{
+    struct server *s = KVS_CONTAINER_OF(task, struct server, kick);
+
+    s->kicked = 0;
+    if (s->daemon != NULL) {
+        run_daemon(s);
+    }
+}
+
+void server_kick(struct server *s)
+{
+    const struct kvs_host *host = s->rest->host;
+
+    if (!s->kicked) {
+        s->kicked = 1;
+        s->kick.run = on_kick;
+        host->defer(host->ctx, &s->kick);
+    }
+}
+
 static void on_events(void *arg, uint32_t events)
 {
     (void)events;
@@ -152,7 +173,8 @@ static void start_on_loop(void *arg)
     const struct kvs_host *host = s->rest->host;
     const union MHD_DaemonInfo *info;
     struct MHD_OptionItem plain = {MHD_OPTION_END, 0, NULL};
-    unsigned flags = MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG;
+    /* Resumed connections are found by server_kick(), not by a system call per answer. */
+    unsigned flags = MHD_USE_EPOLL | (MHD_ALLOW_SUSPEND_RESUME & ~MHD_USE_ITC) | MHD_USE_ERROR_LOG;
 
     if (s->rest->tls != NULL) {
         flags |= MHD_USE_TLS;

@@ -48,6 +48,8 @@ struct server {
     struct kvs_timer *timer;
     struct connection *connections;
     struct exchange *spare; /* free list */
+    struct kvs_task kick;   /* runs the daemon at the end of the round */
+    uint32_t kicked;
     uint32_t spare_count, loop, address;
     int listen_fd;
     int rc; /* of start_on_loop */
@@ -96,6 +98,9 @@ enum MHD_Result exchange_handle(void *arg, struct MHD_Connection *mhd, const cha
 void exchange_completed(void *arg, struct MHD_Connection *mhd, void **con_cls,
                         enum MHD_RequestTerminationCode how);
 void exchange_abort(struct exchange *x); /* stop: let a suspended connection go */
+
+/* rest.c: have the daemon run at the end of this round, as after a connection was resumed. */
+void server_kick(struct server *s);
 void exchange_spare_free(struct server *s);
 
 /* ---- response.c --------------------------------------------------------------------------------
