@@ -49,7 +49,7 @@ static void on_answer(struct kvs_call *call, int rc)
 }
 
 /* take_body: JSON text of jansson's, or NULL. Returns nonzero if the call was not made. */
-static int ask(struct storage *s, const char *method, char *take_body, uint64_t after,
+static int ask(struct storage *s, const char *method, json_t *take_body, uint64_t after,
                const char *wait, void (*fn)(struct storage *s, struct ask *a, int rc))
 {
     struct ask *a = kvs_calloc(s->host, &storage_service, sizeof *a);
@@ -57,15 +57,18 @@ static int ask(struct storage *s, const char *method, char *take_body, uint64_t 
     int rc;
 
     if (a == NULL) {
-        free(take_body);
+        json_decref(take_body);
         return KVS_ENOMEM;
     }
     a->svc = s;
     a->fn = fn;
-    a->body = take_body;
+    if (take_body != NULL) {
+        a->body = json_dumps(take_body, JSON_COMPACT);
+        json_decref(take_body);
+    }
     a->call.method = method;
     a->call.peer = s->conf->metadata.count > 0 ? s->conf->metadata.items[0] : NULL;
-    a->call.body = kvs_slice_str(take_body);
+    a->call.body = kvs_slice_str(a->body);
     a->call.content_type = "application/json";
     a->call.timeout_ms = 60000;
     a->call.cb = on_answer;
@@ -503,9 +506,8 @@ static void heartbeat(void *arg)
     }
     s->heartbeat_busy = 1;
     if (ask(s, "nodes.heartbeat",
-            json_dumps(json_pack("{s:s, s:I}", "id", s->host->node_id, "node_epoch",
-                                 (json_int_t)s->node_epoch),
-                       JSON_COMPACT),
+            json_pack("{s:s, s:I}", "id", s->host->node_id, "node_epoch",
+                      (json_int_t)s->node_epoch),
             0, NULL, on_heartbeat) != 0) {
         s->heartbeat_busy = 0;
     }
@@ -598,9 +600,8 @@ void map_begin(struct storage *s)
     }
     (void)snprintf(incarnation, sizeof incarnation, "%016" PRIx64, s->incarnation);
     if (ask(s, "nodes.register",
-            json_dumps(json_pack("{s:s, s:s, s:s, s:o}", "id", s->host->node_id, "rack",
-                                 s->host->rack, "incarnation", incarnation, "endpoints", list),
-                       JSON_COMPACT),
+            json_pack("{s:s, s:s, s:s, s:o}", "id", s->host->node_id, "rack", s->host->rack,
+                      "incarnation", incarnation, "endpoints", list),
             0, NULL, on_registered) != 0) {
         begin_soon(s, RETRY_MS);
     }
