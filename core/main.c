@@ -19,8 +19,8 @@ struct command {
     const char *plugin;
 };
 
-const char *argp_program_version =
-    "kvsd " KVS_VERSION " (plugin ABI 1.0)"; /* argp prints it for --version */
+/* The C library's argp looks for this symbol and prints it for --version. */
+KVS_EXPORT const char *argp_program_version = "kvsd " KVS_VERSION " (plugin ABI 1.0)";
 
 static const struct argp_option OPTIONS[] = {
     {"config", 'c', "FILE", 0, "run the composition in FILE (and conf.d/*.yaml beside it)", 0},
