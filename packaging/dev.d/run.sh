@@ -72,7 +72,7 @@ show() { # TITLE curl-arguments.. URL
     printf '\n-- %s\n$ curl' "$title"
     printf ' %q' "$@"
     printf '\n'
-    curl --silent --show-error --max-time 30 "$@" | cut -c 1-400 | head -20
+    curl --silent --show-error --max-time 30 "$@" | tr -d '\r' | cut -c 1-400 | head -20
     printf '\n'
 }
 
@@ -88,9 +88,12 @@ five_requests() {
     show "3. query by index: a section" "$indexes/section/items?eq=shells&limit=3&values=false"
     show "   and by number range: 1 to 2 GiB installed, largest first" \
         "$indexes/installed_size/items?from=1048576&to=2097152&order=desc&limit=3&values=false"
-    etag=$(curl --silent --head "$items/bash" | tr -d '\r' | awk 'tolower($1) == "etag:" { print $2 }')
-    show "4. conditional put: only if the version is still $etag (here it is not)" -i -X PUT \
-        -H 'If-Match: "0-0"' -H 'Content-Type: text/plain' --data 'mine' "$items/bash"
+    curl --silent --output /dev/null -X PUT -H 'Content-Type: text/plain' --data 'first' "$items/a-note"
+    etag=$(curl --silent --head "$items/a-note" | tr -d '\r' | awk 'tolower($1) == "etag:" { print $2 }')
+    show "4. conditional put: only if the version is still $etag" -i -X PUT \
+        -H "If-Match: $etag" -H 'Content-Type: text/plain' --data 'second' "$items/a-note"
+    show "   once more with the same condition: the version has moved on" -i -X PUT \
+        -H "If-Match: $etag" -H 'Content-Type: text/plain' --data 'third' "$items/a-note"
     show "5. put with a time to live" -i -X PUT -H 'Content-Type: text/plain' --data 'gone soon' \
         "$items/a-note?ttl=5s"
     show "   read it back: KVS-Expires-At tells until when" -i "$items/a-note"
