@@ -50,7 +50,8 @@ static int zlib_compress(void *self, struct kvs_slice src, void *dst, size_t dst
 static int zlib_decompress(void *self, struct kvs_slice src, void *dst, size_t dst_len)
 {
     Bytef nothing;
-    uLongf len = (uLongf)dst_len;
+    /* For a length of 0 uncompress2 would take one byte and not tell: give it room to tell. */
+    uLongf len = dst_len == 0 ? 1 : (uLongf)dst_len;
     uLong used = (uLong)src.len;
 
     (void)self;

@@ -1,21 +1,15 @@
 /* SPDX-License-Identifier: MIT
  *
- * Contract of kind `index`, run on every plugin of the kind: random operations against a sorted
- * array.
- *
- *   test_index PLUGIN.so */
-#include <setjmp.h>
-#include <stdarg.h>
+ * Contract of kind `index`: random operations against a sorted array; see kvs/index.h. */
 #include <stdio.h>
 #include <stdlib.h>
 
-#include <cmocka.h>
-
+#include "check.h"
 #include "kvs/index.h"
-#include "kvs/mock.h"
-#include "plugin_file.h"
 
 #define KEY_COUNT 3000u
+
+static const char *const MODE_NAMES[] = {"GE", "GT", "LE", "LT"};
 
 struct entry {
     uint32_t len;
@@ -23,13 +17,11 @@ struct entry {
     char key[]; /* len bytes */
 };
 
-static const struct kvs_plugin *plugin;
 static const struct kvs_index_ops *ops;
-static const struct kvs_mem_tag tag = {"test.index"};
+static const struct kvs_mem_tag tag = {"check.index"};
 
-struct world {
-    struct kvs_mock *mock;
-    void *self;
+struct model {
+    struct world host;
     struct kvs_index_map *map;
     struct entry *all[KEY_COUNT];     /* every key there is, sorted */
     struct entry *present[KEY_COUNT]; /* by the same index: the entry in the map, or NULL */
@@ -37,7 +29,7 @@ struct world {
     uint64_t seed;
 };
 
-static uint64_t next_random(struct world *w)
+static uint64_t next_random(struct model *w)
 {
     w->seed ^= w->seed << 13;
     w->seed ^= w->seed >> 7;
@@ -55,9 +47,8 @@ static struct kvs_slice key_of(void *arg, const void *entry)
 
 static struct entry *entry_new(const char *key, uint32_t len)
 {
-    struct entry *e = malloc(sizeof *e + len);
+    struct entry *e = check_alloc(sizeof *e + len);
 
-    assert_non_null(e);
     e->len = len;
     e->tag = 0;
     memcpy(e->key, key, len);
@@ -73,7 +64,7 @@ static int by_key(const void *a, const void *b)
 
 /* Shapes of keys: 0 random bytes of 1..12, 1 sequential numbers, 2 long shared prefixes, 3 with
  * NULs, 4 the longest. */
-static struct entry *make_key(struct world *w, uint32_t shape, uint32_t i)
+static struct entry *make_key(struct model *w, uint32_t shape, uint32_t i)
 {
     static char buf[KVS_INDEX_MAP_KEY_MAX];
     uint32_t len;
@@ -105,17 +96,18 @@ static struct entry *make_key(struct world *w, uint32_t shape, uint32_t i)
     return entry_new(buf, len);
 }
 
-static void world_open(struct world *w, uint64_t seed, uint32_t shape)
+static void model_open(struct model *w, uint64_t seed, uint32_t shape)
 {
     struct kvs_index_conf conf = {.key_of = key_of, .tag = &tag};
-    struct kvs_error err;
     uint32_t n = shape == 4 ? 300 : KEY_COUNT, unique = 0;
 
     memset(w, 0, sizeof *w);
     w->seed = seed * 0x9e3779b97f4a7c15u + 1;
-    w->mock = kvs_mock_new(&(struct kvs_mock_conf){.seed = seed});
-    assert_int_equal(plugin->init(kvs_mock_host(w->mock), NULL, &w->self, &err), 0);
-    assert_int_equal(ops->map_new(w->self, &conf, &w->map), 0);
+    ops = check.plugin->ops;
+    world_open(&w->host, seed, 1, 0);
+    world_init(&w->host, check_conf(check.plugin, check.sets, check.set_count));
+    world_start(&w->host);
+    CHECK_CODE(ops->map_new(w->host.self, &conf, &w->map), 0, "map_new");
     for (uint32_t i = 0; i < n; i++) {
         w->all[i] = make_key(w, shape, i);
     }
@@ -130,17 +122,17 @@ static void world_open(struct world *w, uint64_t seed, uint32_t shape)
     w->count = unique;
 }
 
-static void world_close(struct world *w)
+static void model_close(struct model *w)
 {
     ops->map_free(w->map);
-    plugin->fini(w->self);
+    ops->map_free(NULL);
     for (uint32_t i = 0; i < w->count; i++) {
         free(w->all[i]);
     }
-    kvs_mock_free(w->mock); /* fails if memory is still held */
+    world_close(&w->host); /* fails if memory is still held */
 }
 
-static uint64_t present_count(const struct world *w)
+static uint64_t present_count(const struct model *w)
 {
     uint64_t n = 0;
 
@@ -154,7 +146,7 @@ static int count_visit(void *arg, void *entry)
 {
     uint64_t *n = arg;
 
-    assert_non_null(entry);
+    CHECK(entry != NULL, "each gives an entry that is NULL");
     (*n)++;
     return 0;
 }
@@ -166,7 +158,7 @@ static int stop_visit(void *arg, void *entry)
 }
 
 /* Where a seek must arrive: an index into all, or -1. */
-static int64_t expected(const struct world *w, uint32_t i, uint32_t mode)
+static int64_t expected(const struct model *w, uint32_t i, uint32_t mode)
 {
     int64_t at = i;
 
@@ -184,7 +176,7 @@ static int64_t expected(const struct world *w, uint32_t i, uint32_t mode)
     return at;
 }
 
-static void check_order(struct world *w)
+static void check_walk(struct model *w)
 {
     static const struct kvs_slice nothing = {NULL, 0};
     struct kvs_index_cursor c;
@@ -196,44 +188,52 @@ static void check_order(struct world *w)
     ops->seek(w->map, nothing, KVS_INDEX_GE, &c);
     for (uint32_t i = 0; i < w->count; i++) {
         if (w->present[i] != NULL) {
-            assert_ptr_equal(c.entry, w->present[i]);
+            CHECK(c.entry == w->present[i], "next gives another entry than the next in order");
             ops->next(&c);
         }
     }
-    assert_null(c.entry);
+    CHECK(c.entry == NULL, "next goes on past the last entry");
     ops->seek(w->map, nothing, KVS_INDEX_LT, &c);
     for (at = (int64_t)w->count - 1; at >= 0; at--) {
         if (w->present[at] != NULL) {
-            assert_ptr_equal(c.entry, w->present[at]);
+            CHECK(c.entry == w->present[at], "prev gives another entry than the one before");
             ops->prev(&c);
         }
     }
-    assert_null(c.entry);
+    CHECK(c.entry == NULL, "prev goes on past the first entry");
     for (uint32_t n = 0; n < 200; n++) {
         uint32_t i = (uint32_t)(next_random(w) % w->count);
 
         for (uint32_t mode = 0; mode < 4; mode++) {
             at = expected(w, i, mode);
             ops->seek(w->map, key_of(NULL, w->all[i]), mode, &c);
-            assert_ptr_equal(c.entry, at < 0 ? NULL : w->present[at]);
+            CHECK(c.entry == (at < 0 ? NULL : w->present[at]), "seek %s arrives at another entry",
+                  MODE_NAMES[mode]);
         }
     }
 }
 
-static void check_all(struct world *w)
+static void check_all(struct model *w)
 {
     uint64_t n = 0;
 
-    assert_int_equal(ops->count(w->map), present_count(w));
-    assert_int_equal(ops->each(w->map, count_visit, &n), 0);
-    assert_int_equal(n, present_count(w));
+    CHECK(ops->count(w->map) == present_count(w), "count is %llu, there are %llu entries",
+          (unsigned long long)ops->count(w->map), (unsigned long long)present_count(w));
+    CHECK_CODE(ops->each(w->map, count_visit, &n), 0, "each");
+    CHECK(n == present_count(w), "each visits %llu of %llu entries", (unsigned long long)n,
+          (unsigned long long)present_count(w));
     for (uint32_t i = 0; i < w->count; i++) {
-        assert_ptr_equal(ops->get(w->map, key_of(NULL, w->all[i])), w->present[i]);
+        const void *got = ops->get(w->map, key_of(NULL, w->all[i]));
+
+        CHECK(got == w->present[i], "get %s",
+              got == NULL             ? "does not find an entry that was put"
+              : w->present[i] == NULL ? "finds an entry that is not there"
+                                      : "gives another entry than the one put");
     }
-    check_order(w);
+    check_walk(w);
 }
 
-static void put(struct world *w, uint32_t i)
+static void put(struct model *w, uint32_t i)
 {
     struct entry *e = w->all[i];
     void *old;
@@ -241,25 +241,25 @@ static void put(struct world *w, uint32_t i)
     if (w->present[i] != NULL && next_random(w) % 2 == 0) {
         return; /* replacing needs an entry of its own: see the test of replacing */
     }
-    assert_int_equal(ops->put(w->map, e, &old), 0);
-    assert_ptr_equal(old, w->present[i]);
+    CHECK_CODE(ops->put(w->map, e, &old), 0, "put");
+    CHECK(old == w->present[i], "put does not hand out the entry it replaced");
     w->present[i] = e;
 }
 
-static void del(struct world *w, uint32_t i)
+static void del(struct model *w, uint32_t i)
 {
-    assert_ptr_equal(ops->del(w->map, key_of(NULL, w->all[i])), w->present[i]);
+    CHECK(ops->del(w->map, key_of(NULL, w->all[i])) == w->present[i],
+          "del does not hand out the entry it removed");
     w->present[i] = NULL;
 }
 
 /* Growing, mixed, shrinking, empty again, for every shape of keys: the map equals the model. */
-static void test_index__random_operations__equals_model(void **state)
+static void random_operations(void)
 {
-    (void)state;
     for (uint32_t shape = 0; shape < 5; shape++) {
-        struct world w;
+        struct model w;
 
-        world_open(&w, 11 + shape, shape);
+        model_open(&w, 11 + shape, shape);
         for (uint32_t phase = 0; phase < 6; phase++) {
             static const uint32_t PUTS_OF_10[] = {10, 7, 5, 2, 9, 0};
             uint32_t steps = w.count * (phase == 5 ? 8 : 2);
@@ -281,18 +281,17 @@ static void test_index__random_operations__equals_model(void **state)
         check_all(&w);
         put(&w, 0);
         check_all(&w);
-        world_close(&w);
+        model_close(&w);
     }
 }
 
 /* Keys in order, upwards and downwards, then deleted from either end: the map equals the model. */
-static void test_index__keys_in_order__equals_model(void **state)
+static void keys_in_order(void)
 {
-    (void)state;
     for (uint32_t way = 0; way < 4; way++) {
-        struct world w;
+        struct model w;
 
-        world_open(&w, 5, 1);
+        model_open(&w, 5, 1);
         for (uint32_t i = 0; i < w.count; i++) {
             put(&w, way & 1 ? w.count - 1 - i : i);
         }
@@ -304,26 +303,25 @@ static void test_index__keys_in_order__equals_model(void **state)
             }
         }
         check_all(&w);
-        world_close(&w);
+        model_close(&w);
     }
 }
 
 /* A second entry with the same key takes the place of the first, which may then be freed. */
-static void test_index__same_key__replaces_and_forgets_the_old_entry(void **state)
+static void same_key(void)
 {
-    struct world w;
+    struct model w;
     void *old;
 
-    (void)state;
-    world_open(&w, 3, 1);
+    model_open(&w, 3, 1);
     for (uint32_t i = 0; i < w.count; i++) {
         put(&w, i);
     }
     for (uint32_t i = 0; i < w.count; i++) {
         struct entry *fresh = entry_new(w.all[i]->key, w.all[i]->len);
 
-        assert_int_equal(ops->put(w.map, fresh, &old), 0);
-        assert_ptr_equal(old, w.all[i]);
+        CHECK_CODE(ops->put(w.map, fresh, &old), 0, "put of the same key");
+        CHECK(old == w.all[i], "put does not hand out the entry it replaced");
         free(w.all[i]); /* a map that still looks at it is caught by the sanitizer */
         w.all[i] = w.present[i] = fresh;
     }
@@ -332,16 +330,15 @@ static void test_index__same_key__replaces_and_forgets_the_old_entry(void **stat
         del(&w, i);
     }
     check_all(&w);
-    world_close(&w);
+    model_close(&w);
 }
 
 /* A deleted entry is not looked at again: it may be freed at once. */
-static void test_index__deleted_entries_freed__map_works_on(void **state)
+static void deleted_freed(void)
 {
-    struct world w;
+    struct model w;
 
-    (void)state;
-    world_open(&w, 4, 0);
+    model_open(&w, 4, 0);
     for (uint32_t i = 0; i < w.count; i++) {
         put(&w, i);
     }
@@ -359,36 +356,34 @@ static void test_index__deleted_entries_freed__map_works_on(void **state)
         put(&w, i);
     }
     check_all(&w);
-    world_close(&w);
+    model_close(&w);
 }
 
 /* each stops when told to and hands the code on. */
-static void test_index__each_stopped__returns_the_code(void **state)
+static void each_stopped(void)
 {
-    struct world w;
+    struct model w;
     int visits = 0;
 
-    (void)state;
-    world_open(&w, 9, 1);
-    assert_int_equal(ops->each(w.map, stop_visit, &visits), 0);
+    model_open(&w, 9, 1);
+    CHECK_CODE(ops->each(w.map, stop_visit, &visits), 0, "each of nothing");
     for (uint32_t i = 0; i < 10; i++) {
         put(&w, i);
     }
-    assert_int_equal(ops->each(w.map, stop_visit, &visits), 42);
-    assert_int_equal(visits, 3);
-    world_close(&w);
+    CHECK(ops->each(w.map, stop_visit, &visits) == 42, "each loses the code of its visitor");
+    CHECK(visits == 3, "each goes on after its visitor said stop");
+    model_close(&w);
 }
 
 /* When memory runs out put says so and the map is as it was. */
-static void test_index__allocation_fails__nothing_changes(void **state)
+static void out_of_memory(void)
 {
-    (void)state;
     for (uint64_t nth = 1; nth < 200; nth++) {
-        struct world w;
+        struct model w;
         int fired = 0;
 
-        world_open(&w, 21, 0);
-        kvs_mock_fail_alloc(w.mock, nth, 1);
+        model_open(&w, 21, 0);
+        kvs_mock_fail_alloc(w.host.mock, nth, 1);
         for (uint32_t i = 0; i < w.count; i++) {
             uint32_t k = (i * 7919) % w.count;
             void *old;
@@ -397,31 +392,37 @@ static void test_index__allocation_fails__nothing_changes(void **state)
             if (rc == 0) {
                 w.present[k] = w.all[k];
             } else {
-                assert_int_equal(rc, KVS_ENOMEM);
+                CHECK_CODE(rc, KVS_ENOMEM, "put without memory");
                 fired = 1;
             }
         }
-        kvs_mock_fail_alloc(w.mock, 0, 0);
+        kvs_mock_fail_alloc(w.host.mock, 0, 0);
         check_all(&w);
-        world_close(&w);
+        model_close(&w);
         if (!fired && nth > 60) {
             return;
         }
     }
 }
 
-int main(int argc, char **argv)
+/* The capability and the functions tell the same. */
+static void capabilities(void)
 {
-    static const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_index__random_operations__equals_model),
-        cmocka_unit_test(test_index__keys_in_order__equals_model),
-        cmocka_unit_test(test_index__same_key__replaces_and_forgets_the_old_entry),
-        cmocka_unit_test(test_index__deleted_entries_freed__map_works_on),
-        cmocka_unit_test(test_index__each_stopped__returns_the_code),
-        cmocka_unit_test(test_index__allocation_fails__nothing_changes),
-    };
+    const struct kvs_index_ops *o = check.plugin->ops;
+    int ordered = (check.plugin->caps & KVS_INDEX_CAP_ORDERED) != 0;
 
-    plugin = plugin_file_open(argc, argv, KVS_KIND_INDEX);
-    ops = plugin->ops;
-    return cmocka_run_group_tests_name(plugin->name, tests, NULL, NULL);
+    CHECK((o->seek != NULL) == ordered && (o->next != NULL) == ordered &&
+              (o->prev != NULL) == ordered,
+          "seek, next and prev exist if and only if caps say KVS_INDEX_CAP_ORDERED");
 }
+
+const struct check_case check_index_cases[] = {
+    {"seek, next and prev go with KVS_INDEX_CAP_ORDERED", capabilities},
+    {"random operations equal a sorted array", random_operations},
+    {"keys in order, up and down, equal a sorted array", keys_in_order},
+    {"the same key replaces, and the old entry may be freed", same_key},
+    {"a deleted entry may be freed", deleted_freed},
+    {"each stops when told to", each_stopped},
+    {"put without memory changes nothing", out_of_memory},
+    {NULL, NULL},
+};

@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: MIT
+# kvs-plugin-check on every plugin of ours: its contract is in sdk/check/<kind>.c.
+foreach(name lz4 zlib none)
+  kvs_plugin_check(KIND compression NAME ${name})
+endforeach()
+foreach(name btree hash)
+  kvs_plugin_check(KIND index NAME ${name})
+endforeach()
+foreach(name wal memory)
+  kvs_plugin_check(KIND persistence NAME ${name})
+endforeach()
+foreach(name rest grpc)
+  kvs_plugin_check(KIND transport NAME ${name})
+endforeach()
+kvs_plugin_check(KIND consensus NAME raft)
+foreach(name metadata config dashboard)
+  kvs_plugin_check(KIND service NAME ${name} WITH index-btree index-hash compression-lz4)
+endforeach()
+kvs_plugin_check(KIND service NAME storage
+  WITH index-btree index-hash compression-lz4 persistence-wal)
