@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 #
-#   kvs_plugin(KIND index NAME btree SOURCES btree.c [LIBS ...] [OUTPUT_DIRECTORY dir])
+#   kvs_plugin(KIND index NAME btree SOURCES btree.c [LIBS ...] [OUTPUT_DIRECTORY dir] [NO_INSTALL])
 #
 # Builds <kind>-<name>.so: hidden symbols, bound at load time, every symbol resolved at link time. The
 # objects are also the target <kind>-<name>-objects, so that unit tests can link what the .so hides.
@@ -8,7 +8,7 @@
 include_guard(GLOBAL)
 
 function(kvs_plugin)
-  cmake_parse_arguments(P "" "KIND;NAME;OUTPUT_DIRECTORY" "SOURCES;LIBS" ${ARGN})
+  cmake_parse_arguments(P "NO_INSTALL" "KIND;NAME;OUTPUT_DIRECTORY" "SOURCES;LIBS" ${ARGN})
   set(kinds transport compression persistence index consensus service)
   if(NOT P_KIND IN_LIST kinds)
     message(FATAL_ERROR "kvs_plugin: KIND '${P_KIND}' is none of ${kinds}")
@@ -42,7 +42,7 @@ function(kvs_plugin)
     set_target_properties(${name} PROPERTIES
       LIBRARY_OUTPUT_DIRECTORY ${KVS_PLUGIN_OUTPUT_DIRECTORY})
   endif()
-  if(DEFINED CMAKE_INSTALL_LIBDIR)
+  if(DEFINED CMAKE_INSTALL_LIBDIR AND NOT P_NO_INSTALL)
     install(TARGETS ${name} LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR}/kvs/plugins)
   endif()
 endfunction()
