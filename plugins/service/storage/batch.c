@@ -7,321 +7,16 @@
  * as one write of the engine: one record batch, one place in the journal.
  *   3. Whoever finishes last renders the results, in the order of the request. */
 #include <inttypes.h>
-#include <jansson.h>
 #include <stdio.h>
 
-#include "storage.h"
+#include "batch.h"
 
 static const struct kvs_mem_tag batch_memory = {"storage.client_batches"};
-
-struct operation {
-    struct write_op op;
-    uint32_t partition, position; /* in its group */
-    struct group *group;          /* NULL: malformed, no write */
-    const char *wrong;            /* malformed: why; no write */
-};
-
-/* The operations of one partition. */
-struct group {
-    struct group *next; /* of the same loop */
-    struct write_batch wb;
-    struct batch_request *b;
-    struct kvs_arena arena; /* of its loop */
-    uint32_t partition;
-    int rc;
-};
-
-struct batch_loop {
-    struct kvs_task task;
-    struct batch_request *b;
-    struct group *groups;
-};
-
-struct batch_request {
-    struct storage *svc;
-    struct kvs_request *req;
-    struct operation *ops;    /* [count] */
-    struct write_op *sorted;  /* [count], by partition */
-    struct group *groups;     /* [group_count] */
-    struct batch_loop *loops; /* [loop_count] */
-    uint32_t count, group_count, table_id, ndjson, atomic, acks;
-    uint64_t max_value_bytes;
-    _Atomic uint32_t left;
-    json_t *root; /* holds the strings */
-};
-
-static void refuse(struct storage *s, struct kvs_request *req, const char *detail)
-{
-    kvs_problem(req, &(struct kvs_problem){.status = 400, .code = "malformed"}, "%s", detail);
-    s->host->complete(s->host->ctx, req);
-}
-
-/* ---- reading operations ------------------------------------------------------------------------
- */
-
-static struct kvs_slice text_of(const json_t *v)
-{
-    return kvs_slice(json_string_value(v), json_string_length(v));
-}
-
-/* "name" as it is, or "name_base64" decoded. ptr NULL: neither. */
-static struct kvs_slice bytes_of(struct batch_request *b, const json_t *o, const char *name,
-                                 const char *name_base64, struct operation *op)
-{
-    json_t *plain = json_object_get(o, name), *coded = json_object_get(o, name_base64);
-    struct kvs_slice text;
-    char *to;
-    size_t len;
-
-    if (plain != NULL) {
-        op->wrong = json_is_string(plain) ? op->wrong : "key, partition_key and value are strings";
-        return json_is_string(plain) ? text_of(plain) : kvs_slice(NULL, 0);
-    }
-    if (coded == NULL) {
-        return kvs_slice(NULL, 0);
-    }
-    text = text_of(coded);
-    to = text.ptr == NULL ? NULL : kvs_arena_alloc(&b->req->arena, text.len + 1);
-    if (to == NULL || kvs_base64_decode(text, to, text.len, &len) != 0) {
-        op->wrong = "a _base64 member is not base64 (RFC 4648, with padding)";
-        return kvs_slice(NULL, 0);
-    }
-    return kvs_slice(to, len);
-}
-
-static int add_index(struct batch_request *b, struct operation *op, struct index_value *to,
-                     const char *name, json_t *value)
-{
-    to->name = kvs_slice_str(name);
-    if (json_is_string(value)) {
-        to->value = text_of(value);
-    } else if (json_is_number(value)) {
-        char *text = kvs_arena_printf(&b->req->arena, "%.17g", json_number_value(value));
-
-        to->value = kvs_slice_str(text);
-    } else {
-        op->wrong = "indexes must be {name: string, number, or an array of them}";
-        return 0;
-    }
-    return 1;
-}
-
-static void take_indexes(struct batch_request *b, json_t *o, struct operation *op)
-{
-    json_t *indexes = json_object_get(o, "indexes"), *value;
-    const char *name;
-    struct index_value *values;
-    uint32_t n = 0;
-
-    if (indexes == NULL) {
-        return;
-    }
-    values = kvs_arena_alloc(&b->req->arena, KVS_INDEX_KEYS_PER_ITEM_MAX * sizeof *values);
-    if (values == NULL || !json_is_object(indexes)) {
-        op->wrong = "indexes must be an object";
-        return;
-    }
-    json_object_foreach(indexes, name, value)
-    {
-        size_t many = json_is_array(value) ? json_array_size(value) : 1;
-
-        for (size_t i = 0; i < many; i++) {
-            json_t *one = json_is_array(value) ? json_array_get(value, i) : value;
-
-            if (n == KVS_INDEX_KEYS_PER_ITEM_MAX) {
-                op->wrong = "more than 64 index keys for one item";
-                return;
-            }
-            if (!add_index(b, op, &values[n++], name, one)) {
-                return;
-            }
-        }
-    }
-    op->op.indexes = values;
-    op->op.index_count = n;
-}
-
-static void take_ttl(struct batch_request *b, json_t *o, struct operation *op, uint64_t table_ttl)
-{
-    json_t *ttl = json_object_get(o, "ttl");
-    uint64_t ms = table_ttl;
-
-    if (ttl != NULL && json_is_string(ttl) && strcmp(json_string_value(ttl), "none") == 0) {
-        ms = 0;
-    } else if (ttl != NULL &&
-               (!json_is_string(ttl) || kvs_duration_parse(text_of(ttl), &ms) != 0)) {
-        op->wrong = "ttl must be a duration such as 30s, or none";
-    }
-    op->op.expires_at_ms = ms == 0 ? 0 : kvs_now_ms(b->svc->host) + ms;
-}
-
-static void take_conditions(json_t *o, struct operation *op)
-{
-    json_t *version = json_object_get(o, "if_version"), *absent = json_object_get(o, "if_absent");
-
-    if (version != NULL) {
-        op->op.if_match = 1;
-        if (!json_is_string(version) || version_parse(text_of(version), &op->op.if_version) != 0) {
-            op->wrong = "if_version must be a version such as \"1-42\"";
-        }
-    }
-    if (absent != NULL) {
-        op->op.if_absent = json_is_true(absent);
-        op->wrong = json_is_boolean(absent) ? op->wrong : "if_absent must be true or false";
-    }
-}
-
-static const char *check_members(struct batch_request *b, json_t *o)
-{
-    static const char *const MEMBERS[] = {"op",
-                                          "key",
-                                          "key_base64",
-                                          "partition_key",
-                                          "partition_key_base64",
-                                          "value",
-                                          "value_base64",
-                                          "content_type",
-                                          "ttl",
-                                          "indexes",
-                                          "if_version",
-                                          "if_absent",
-                                          NULL};
-    const char *name, *near;
-    json_t *value;
-
-    json_object_foreach(o, name, value)
-    {
-        uint32_t i = 0;
-
-        while (MEMBERS[i] != NULL && strcmp(MEMBERS[i], name) != 0) {
-            i++;
-        }
-        if (MEMBERS[i] == NULL) {
-            near = kvs_nearest(kvs_slice_str(name), MEMBERS);
-            return kvs_arena_printf(&b->req->arena, "unknown member '%.60s'%s%s%s", name,
-                                    near == NULL ? "" : ". Did you mean '",
-                                    near == NULL ? "" : near, near == NULL ? "" : "'?");
-        }
-    }
-    return NULL;
-}
-
-static uint32_t kind_of(const json_t *o)
-{
-    static const struct {
-        const char *name;
-        uint32_t kind;
-    } KINDS[] = {
-        {"put", WRITE_PUT}, {"delete", WRITE_DELETE}, {"get", WRITE_GET}, {"touch", WRITE_TOUCH}};
-    const char *name = json_string_value(json_object_get(o, "op"));
-
-    for (size_t i = 0; name != NULL && i < KVS_ARRAY_COUNT(KINDS); i++) {
-        if (strcmp(name, KINDS[i].name) == 0) {
-            return KINDS[i].kind;
-        }
-    }
-    return 0;
-}
-
-static int key_ok(struct kvs_slice key)
-{
-    return key.len >= 1 && key.len <= KVS_KEY_SIZE_MAX;
-}
-
-static void take_operation(struct batch_request *b, const struct table *t, json_t *o,
-                           struct operation *op)
-{
-    struct write_op *w = &op->op;
-    struct kvs_slice routing;
-
-    memset(op, 0, sizeof *op);
-    op->wrong = json_is_object(o) ? check_members(b, o) : "an operation is a JSON object";
-    if (op->wrong != NULL) {
-        return;
-    }
-    w->kind = kind_of(o);
-    w->key = bytes_of(b, o, "key", "key_base64", op);
-    w->partition_key = bytes_of(b, o, "partition_key", "partition_key_base64", op);
-    w->value = bytes_of(b, o, "value", "value_base64", op);
-    w->content_type = text_of(json_object_get(o, "content_type"));
-    take_ttl(b, o, op, w->kind == WRITE_PUT ? t->ttl_ms : 0);
-    take_conditions(o, op);
-    take_indexes(b, o, op);
-    if (op->wrong != NULL) {
-        return;
-    }
-    if (w->kind == 0) {
-        op->wrong = "op must be put, delete, get or touch";
-    } else if (!key_ok(w->key) || (w->partition_key.ptr != NULL && !key_ok(w->partition_key))) {
-        op->wrong = "key and partition_key must be 1 to 1024 bytes long";
-    } else if (w->kind == WRITE_PUT && w->value.ptr == NULL) {
-        op->wrong = "a put needs value or value_base64";
-    } else if (w->content_type.len > KVS_CONTENT_TYPE_SIZE_MAX) {
-        op->wrong = "content_type must be at most 128 bytes long";
-    }
-    routing = w->partition_key.ptr != NULL ? w->partition_key : w->key;
-    op->partition = kvs_hash_bucket(routing, t->seed, t->partition_count);
-}
-
-/* ---- the body ----------------------------------------------------------------------------------
- */
 
 static int is_ndjson(const struct kvs_request *req)
 {
     return req->content_type.len >= 20 &&
            memcmp(req->content_type.ptr, "application/x-ndjson", 20) == 0;
-}
-
-/* NDJSON as an array of the lines' values. NULL with *ret_detail. */
-static json_t *parse_lines(struct kvs_request *req, const char **ret_detail)
-{
-    const char *p = req->body.ptr, *end = p + req->body.len;
-    json_t *root = json_array();
-    uint64_t line = 0;
-
-    while (p < end && root != NULL) {
-        const char *eol = memchr(p, '\n', (size_t)(end - p));
-        size_t n = (size_t)((eol == NULL ? end : eol) - p);
-        json_error_t where;
-        json_t *v;
-
-        line++;
-        if (n > 0 && !(n == 1 && *p == '\r')) {
-            v = json_loadb(p, n, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &where);
-            if (v == NULL || json_array_append_new(root, v) != 0) {
-                *ret_detail =
-                    kvs_arena_printf(&req->arena, "line %" PRIu64 " is not JSON: column %d: %s",
-                                     line, where.column, where.text);
-                json_decref(root);
-                return NULL;
-            }
-        }
-        p += n + 1;
-    }
-    return root;
-}
-
-static json_t *parse_body(struct kvs_request *req, const char **ret_detail)
-{
-    json_error_t where;
-    json_t *root;
-
-    *ret_detail = "out of memory";
-    if (is_ndjson(req)) {
-        return parse_lines(req, ret_detail);
-    }
-    root =
-        json_loadb(req->body.ptr, req->body.len, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &where);
-    if (root == NULL) {
-        *ret_detail = kvs_arena_printf(&req->arena, "the body is not JSON: line %d, column %d: %s",
-                                       where.line, where.column, where.text);
-    } else if (!json_is_array(root)) {
-        json_decref(root);
-        root = NULL;
-        *ret_detail = "the body must be a JSON array of operations, or NDJSON with Content-Type "
-                      "application/x-ndjson";
-    }
-    return root;
 }
 
 /* ---- results -----------------------------------------------------------------------------------
@@ -367,7 +62,7 @@ static struct kvs_problem group_problem(int rc)
     }
 }
 
-static void render_done(struct batch_request *b, struct kvs_buf *out, const struct write_op *op)
+static void render_done(struct kvs_buf *out, const struct write_op *op)
 {
     static const uint32_t STATUS[] = {[WRITE_CREATED] = 201,
                                       [WRITE_REPLACED] = 204,
@@ -375,9 +70,15 @@ static void render_done(struct batch_request *b, struct kvs_buf *out, const stru
                                       [WRITE_TOUCHED] = 204,
                                       [WRITE_GOT] = 200};
 
-    kvs_buf_printf(
-        out, "{\"status\":%" PRIu32 ",\"version\":\"%s\"", STATUS[op->result],
-        render_version(&b->req->arena, op->result == WRITE_GOT ? op->got.version : op->version, 0));
+    struct version version = op->result == WRITE_GOT ? op->got.version : op->version;
+
+    kvs_buf_append_str(out, "{\"status\":");
+    kvs_json_u64(out, STATUS[op->result]);
+    kvs_buf_append_str(out, ",\"version\":\"");
+    kvs_json_u64(out, version.epoch);
+    kvs_buf_append(out, "-", 1);
+    kvs_json_u64(out, version.offset);
+    kvs_buf_append(out, "\"", 1);
     if (op->result == WRITE_GOT) {
         kvs_buf_append_str(out, ",\"item\":");
         render_item(out, NULL, &op->got, 1);
@@ -408,7 +109,7 @@ static void render_one(struct batch_request *b, struct kvs_buf *out, const struc
     } else if (op->result == WRITE_CREATED || op->result == WRITE_REPLACED ||
                op->result == WRITE_DELETED || op->result == WRITE_TOUCHED ||
                op->result == WRITE_GOT) {
-        render_done(b, out, op);
+        render_done(out, op);
     } else {
         struct table limits = {.limits.max_value_bytes = b->max_value_bytes};
 
@@ -466,7 +167,6 @@ static void finish(struct batch_request *b)
     for (uint32_t i = 0; i < b->group_count; i++) {
         kvs_arena_fini(&b->groups[i].arena);
     }
-    json_decref(b->root);
     host->complete(host->ctx, req);
 }
 
@@ -629,30 +329,47 @@ static void identify(struct batch_request *b)
     }
 }
 
-static int prepare(struct batch_request *b, const struct table *t)
+/* Read, check and group the operations. */
+static int prepare(struct batch_request *b, const struct table *t, const char **ret_detail)
 {
-    struct kvs_arena *arena = &b->req->arena;
     size_t loops_size = b->svc->host->loop_count * sizeof *b->loops;
+    int rc = batch_read(b, t, ret_detail);
 
-    b->ops = kvs_arena_alloc(arena, (b->count + 1) * sizeof *b->ops);
-    b->loops = kvs_arena_alloc(arena, loops_size);
-    if (b->ops == NULL || b->loops == NULL) {
+    if (rc != 0) {
+        return rc;
+    }
+    b->loops = kvs_arena_alloc(&b->req->arena, loops_size);
+    if (b->loops == NULL) {
         return KVS_ENOMEM;
     }
     memset(b->loops, 0, loops_size);
-    for (uint32_t i = 0; i < b->count; i++) {
-        take_operation(b, t, json_array_get(b->root, i), &b->ops[i]);
-    }
     return group_up(b, t);
+}
+
+static void refuse(struct batch_request *b, int rc, const char *detail)
+{
+    struct kvs_request *req = b->req;
+
+    if (rc == KVS_EINVAL) {
+        kvs_problem(req, &(struct kvs_problem){.status = 400, .code = "malformed"}, "%s",
+                    detail == NULL ? "out of memory" : detail);
+    } else if (rc == KVS_ETOOMANY) {
+        kvs_problem(req,
+                    &(struct kvs_problem){
+                        .status = 413, .code = "too_large", .limit = KVS_BATCH_OPERATION_COUNT_MAX},
+                    "a batch has at most %u operations", KVS_BATCH_OPERATION_COUNT_MAX);
+    } else {
+        kvs_problem_code(req, rc, "out of memory");
+    }
+    b->svc->host->complete(b->svc->host->ctx, req);
 }
 
 void items_batch(void *self, struct kvs_request *req)
 {
     struct storage *s = self;
-    const struct kvs_host *host = s->host;
     const struct table *t = route_table(s, req, items_batch);
     struct batch_request *b = t == NULL ? NULL : kvs_arena_alloc(&req->arena, sizeof *b);
-    const char *detail;
+    const char *detail = NULL;
     int rc;
 
     if (b == NULL) {
@@ -661,36 +378,18 @@ void items_batch(void *self, struct kvs_request *req)
     memset(b, 0, sizeof *b);
     b->svc = s;
     b->req = req;
-    b->root = parse_body(req, &detail);
-    if (b->root == NULL) {
-        refuse(s, req, detail);
-        return;
-    }
-    b->count = (uint32_t)json_array_size(b->root);
-    if (json_array_size(b->root) > KVS_BATCH_OPERATION_COUNT_MAX) {
-        json_decref(b->root);
-        kvs_problem(req,
-                    &(struct kvs_problem){
-                        .status = 413, .code = "too_large", .limit = KVS_BATCH_OPERATION_COUNT_MAX},
-                    "a batch has at most %u operations", KVS_BATCH_OPERATION_COUNT_MAX);
-        host->complete(host->ctx, req);
-        return;
-    }
     b->table_id = t->id;
     b->max_value_bytes = t->limits.max_value_bytes;
     b->ndjson = (uint32_t)is_ndjson(req);
     b->atomic = req->args[BATCH_ATOMIC].u != 0;
     b->acks = kvs_arg_given(req, BATCH_ACKS) ? (uint32_t)req->args[BATCH_ACKS].u : t->acks;
-    rc = prepare(b, t);
+    rc = prepare(b, t, &detail);
     if (rc != 0) {
-        json_decref(b->root);
-        kvs_problem_code(req, rc, "out of memory");
-        host->complete(host->ctx, req);
+        refuse(b, rc, detail);
         return;
     }
     if (check_atomic(b) != 0) {
-        json_decref(b->root);
-        host->complete(host->ctx, req);
+        s->host->complete(s->host->ctx, req);
         return;
     }
     identify(b);

@@ -144,7 +144,7 @@ static void answer_write(struct write *w, const struct table *t)
     case WRITE_CREATED:
     case WRITE_REPLACED:
         req->response.status = w->op.result == WRITE_CREATED ? 201 : 204;
-        kvs_response_header(req, "ETag", render_version(&req->arena, w->op.version, 1));
+        kvs_response_header(req, "ETag", render_version(&req->arena, w->op.version));
         answer_expiry(req, w->op.expires_at_ms);
         break;
     case WRITE_DELETED:
@@ -153,7 +153,7 @@ static void answer_write(struct write *w, const struct table *t)
     default:
         problem_of(&w->op, t, &problem, &detail);
         if (w->op.result == WRITE_PRECONDITION && w->op.version.epoch != 0) {
-            kvs_response_header(req, "ETag", render_version(&req->arena, w->op.version, 1));
+            kvs_response_header(req, "ETag", render_version(&req->arena, w->op.version));
         }
         kvs_problem(req, &problem, "%s", detail);
     }
@@ -348,7 +348,7 @@ static void get_run(struct route *r, const struct table *t, struct partition *p)
         kvs_problem(req, &(struct kvs_problem){.status = 404, .code = "not_found"},
                     "the table holds no item with this key");
     } else {
-        kvs_response_header(req, "ETag", render_version(&req->arena, item.version, 1));
+        kvs_response_header(req, "ETag", render_version(&req->arena, item.version));
         answer_expiry(req, item.expires_at_ms);
         if (none_match(req, item.version)) {
             req->response.status = 304;

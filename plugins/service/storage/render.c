@@ -6,12 +6,33 @@
 
 #include "storage.h"
 
-const char *render_version(struct kvs_arena *arena, struct version v, int etag)
-{
-    const char *text = kvs_arena_printf(
-        arena, etag ? "\"%" PRIu32 "-%" PRIu64 "\"" : "%" PRIu32 "-%" PRIu64, v.epoch, v.offset);
+#define VERSION_TEXT_SIZE 40u /* quotes, 10 and 20 digits, dash, NUL */
 
-    return text == NULL ? "" : text;
+/* Writes the digits of v so that they end before `end`. Returns where they begin. */
+static char *digits_before(char *end, uint64_t v)
+{
+    do {
+        *--end = (char)('0' + v % 10);
+        v /= 10;
+    } while (v != 0);
+    return end;
+}
+
+const char *render_version(struct kvs_arena *arena, struct version v)
+{
+    char *text = kvs_arena_alloc(arena, VERSION_TEXT_SIZE), *at;
+
+    if (text == NULL) {
+        return "";
+    }
+    at = text + VERSION_TEXT_SIZE;
+    *--at = '\0';
+    *--at = '"';
+    at = digits_before(at, v.offset);
+    *--at = '-';
+    at = digits_before(at, v.epoch);
+    *--at = '"';
+    return at;
 }
 
 /* "12-345", with or without quotes. */

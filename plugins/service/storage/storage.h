@@ -170,8 +170,8 @@ void parked_resume(struct storage *s);
 /* {"key":..,"partition_key":..,"value":..,...} */
 void render_item(struct kvs_buf *b, struct partition *p, const struct item_view *item,
                  int with_value);
-/* "1-42" in the arena, quoted if etag. */
-const char *render_version(struct kvs_arena *arena, struct version v, int etag);
+/* The ETag of a version, quoted, in the arena: "1-42". */
+const char *render_version(struct kvs_arena *arena, struct version v);
 /* The problem of an operation that did not succeed. */
 void problem_of(const struct write_op *op, const struct table *t, struct kvs_problem *ret,
                 const char **ret_detail);

@@ -47,6 +47,59 @@ void kvs_base64(struct kvs_buf *b, struct kvs_slice bytes);
 /* Standard alphabet, padding required. *ret_len <= dst_size or KVS_EINVAL. */
 int kvs_base64_decode(struct kvs_slice text, void *dst, size_t dst_size, size_t *ret_len);
 
+/* ---- reading JSON ---------------------------------------------------------------------------- */
+
+/* A pull reader (RFC 8259): the caller asks for what it expects, in the order of the text. No tree
+ * and no recursion; strings point into the text, or into the arena if they held escapes.
+ *
+ *   kvs_json_begin(&r, body, &arena);
+ *   kvs_json_read(&r, &v);                            v.type is KVS_JSON_OBJECT
+ *   while ((more = kvs_json_member(&r, &count, &name)) > 0) {
+ *       kvs_json_read(&r, &v);                        or kvs_json_skip after it
+ *   }
+ *   kvs_json_end(&r);
+ *
+ * The first error sticks: r.wrong says what, kvs_json_place() where. Members may repeat. */
+#define KVS_JSON_DEPTH_MAX 64u /* of values that are skipped */
+
+enum kvs_json_type {
+    KVS_JSON_NULL = 0,
+    KVS_JSON_FALSE = 1,
+    KVS_JSON_TRUE = 2,
+    KVS_JSON_NUMBER = 3,
+    KVS_JSON_STRING = 4,
+    KVS_JSON_ARRAY = 5,
+    KVS_JSON_OBJECT = 6,
+};
+
+struct kvs_json_value {
+    uint32_t type; /* enum kvs_json_type */
+    uint32_t reserved;
+    struct kvs_slice text; /* string: decoded, UTF-8; number: as it is written */
+};
+
+struct kvs_arena;
+
+struct kvs_json_reader {
+    const char *begin, *at, *end;
+    struct kvs_arena *arena;
+    const char *wrong; /* static; NULL: nothing so far */
+};
+
+void kvs_json_begin(struct kvs_json_reader *r, struct kvs_slice text, struct kvs_arena *arena);
+/* The next value; of an array or object only its opening bracket. 0 or -1. */
+int kvs_json_read(struct kvs_json_reader *r, struct kvs_json_value *ret_v);
+/* Inside an array or object; *count begins at 0. 1: an element or member follows, its value is to
+ * be read; 0: the bracket was closed; -1. */
+int kvs_json_element(struct kvs_json_reader *r, uint32_t *count);
+int kvs_json_member(struct kvs_json_reader *r, uint32_t *count, struct kvs_slice *ret_name);
+/* Pass over the rest of a value that was read. 0 or -1. */
+int kvs_json_skip(struct kvs_json_reader *r, const struct kvs_json_value *v);
+/* 0 if nothing but white space follows, else -1. */
+int kvs_json_end(struct kvs_json_reader *r);
+/* Line and column, from 1, of where the reader stands. */
+void kvs_json_place(const struct kvs_json_reader *r, uint64_t *ret_line, uint64_t *ret_column);
+
 /* ---- text of values -------------------------------------------------------------------------- */
 
 /* "500ms" "30s" "5m" "24h" "7d" -> ms. KVS_EINVAL for anything else, also on overflow. */
