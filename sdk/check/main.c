@@ -23,7 +23,8 @@ static struct {
 
 static const struct argp_option OPTIONS[] = {
     {"kind", OPT_KIND, "KIND", 0, "fail unless the plugin is of this kind", 0},
-    {"only", OPT_ONLY, "TEXT", 0, "run only checks whose line holds TEXT", 0},
+    {"only", OPT_ONLY, "TEXT", 0,
+     "of the checks that run the plugin, only those whose name holds TEXT", 0},
     {"set", OPT_SET, "NAME=VALUE", 0, "set an option of the plugin; may be repeated", 0},
     {"with", OPT_WITH, "FILE.so", 0, "a plugin it needs, with default options; may be repeated", 0},
     {0},

@@ -102,8 +102,24 @@ try_plugin() { # FILE
     echo "ok: $1"
 }
 
+# kvs::mock, kvs::hashing and the plugin's objects serve a unit test out of tree.
+consumer() {
+    cp -r "$source_dir/tests/integration/consumer" "$work/consumer"
+    {
+        "${CMAKE:-cmake}" -S "$work/consumer" -B "$work/consumer/build" -DCMAKE_PREFIX_PATH="$KVS" \
+            -DTEMPLATE="$work/packaged" -DKVS_SANITIZE="${KVS_SANITIZE:-}" &&
+            "${CMAKE:-cmake}" --build "$work/consumer/build" && "$work/consumer/build/consumer"
+    } >"$work/consumer.log" 2>&1 || { cat "$work/consumer.log" >&2 && fail "the unit test fails"; }
+    echo "ok: unit test with kvs::mock and kvs::hashing"
+}
+
 install_moved
 build_by_readme "With CMake" packaged
 build_by_readme "With pkg-config and cc" plain
+consumer
+for file in "$work/plain/service-hello.so" "$work/packaged/build/service-hello.so"; do
+    "$KVS/bin/kvs-plugin-check" --kind service "$file" >"$work/check.log" ||
+        { cat "$work/check.log" >&2 && fail "kvs-plugin-check refuses the template"; }
+done
 try_plugin "$(find "$work/packaged/build" -name service-hello.so)"
 try_plugin "$work/plain/service-hello.so"
