@@ -29,7 +29,7 @@ static void replay(const uint8_t *bytes, size_t len)
         }
     }
     FUZZ_CHECK(rc == 0 || err.msg[0] != '\0', "an error has no message");
-    fuzz_partition_free(&w, p);
+    fuzz_partition_free(&w, p, rc);
     fuzz_world_close(&w);
 }
 

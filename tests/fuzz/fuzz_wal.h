@@ -88,11 +88,12 @@ static inline int fuzz_recover(const struct fuzz_file *files, uint32_t count,
     }
     FUZZ_CHECK(plugin->start(self, NULL) == 0, "the journal does not start");
     rc = ops->recover(self, &OPS, &r, report, &err);
+    rc = rc != 0 ? rc : partition_recover_finish(r.p, &err);
     FUZZ_CHECK(rc == 0 || err.msg[0] != '\0', "an error has no message");
     FUZZ_CHECK(rc != 0 || r.records == report->record_count, "the report counts wrong");
     plugin->stop(self);
     plugin->fini(self);
-    fuzz_partition_free(&w, r.p);
+    fuzz_partition_free(&w, r.p, rc);
     fuzz_world_close(&w);
     return rc;
 }

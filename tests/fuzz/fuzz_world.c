@@ -49,6 +49,81 @@ const struct kvs_persistence_ops fuzz_persistence_ops = {
     .append = append,
 };
 
+/* ---- memory ------------------------------------------------------------------------------------
+ */
+
+#define BIG_SIZE_MIN  (256u << 10)
+#define BIG_COUNT_MAX 16u
+
+static size_t held; /* one world at a time */
+/* Large blocks are kept from run to run: under a sanitizer making one costs more than a run. */
+static struct {
+    void *ptr;
+    size_t size;
+    int used;
+} bigs[BIG_COUNT_MAX];
+
+static void *big_take(size_t size)
+{
+    for (size_t i = 0; i < BIG_COUNT_MAX; i++) {
+        if (bigs[i].ptr == NULL) {
+            bigs[i].ptr = malloc(size);
+            bigs[i].size = size;
+        }
+        if (!bigs[i].used && bigs[i].size == size) {
+            bigs[i].used = bigs[i].ptr != NULL;
+            return bigs[i].ptr;
+        }
+    }
+    return malloc(size);
+}
+
+static void big_give(void *ptr)
+{
+    for (size_t i = 0; i < BIG_COUNT_MAX; i++) {
+        if (bigs[i].ptr == ptr) {
+            bigs[i].used = 0;
+            return;
+        }
+    }
+    free(ptr);
+}
+
+static void *mem_alloc(void *ctx, const struct kvs_mem_tag *tag, size_t size)
+{
+    void *p = size < BIG_SIZE_MIN ? malloc(size) : big_take(size);
+
+    (void)ctx;
+    (void)tag;
+    FUZZ_CHECK(size > 0, "an allocation of nothing");
+    held += p == NULL ? 0 : size;
+    return p;
+}
+
+static void mem_free(void *ctx, const struct kvs_mem_tag *tag, void *ptr, size_t size)
+{
+    (void)ctx;
+    (void)tag;
+    held -= ptr == NULL ? 0 : size;
+    if (size < BIG_SIZE_MIN) {
+        free(ptr);
+    } else if (ptr != NULL) {
+        big_give(ptr);
+    }
+}
+
+static void *mem_realloc(void *ctx, const struct kvs_mem_tag *tag, void *ptr, size_t old_size,
+                         size_t new_size)
+{
+    void *p = mem_alloc(ctx, tag, new_size);
+
+    if (p != NULL && ptr != NULL) {
+        memcpy(p, ptr, old_size < new_size ? old_size : new_size);
+        mem_free(ctx, tag, ptr, old_size);
+    }
+    return p;
+}
+
 /* ---- the world ---------------------------------------------------------------------------------
  */
 
@@ -56,7 +131,12 @@ void fuzz_world_open(struct fuzz_world *w)
 {
     memset(w, 0, sizeof *w);
     w->mock = kvs_mock_new(&(struct kvs_mock_conf){.seed = 1});
-    w->host = kvs_mock_host(w->mock);
+    w->table = *kvs_mock_host(w->mock);
+    w->table.alloc = mem_alloc;
+    w->table.realloc = mem_realloc;
+    w->table.free = mem_free;
+    w->host = &w->table;
+    held = 0;
     w->persistence = &fuzz_persistence_ops;
     memcpy(&w->persistence_self, &w->host, sizeof w->host); /* the ops take it back as const */
     w->btree = fuzz_btree_entry();
@@ -72,6 +152,7 @@ void fuzz_world_close(struct fuzz_world *w)
 {
     w->btree->fini(w->btree_self);
     w->lz4->fini(w->lz4_self);
+    FUZZ_CHECK(held == 0, "memory is left, or a size given back is not the one taken");
     kvs_mock_free(w->mock);
 }
 
@@ -122,10 +203,14 @@ static void on_closed(void *arg)
     *closed = 1;
 }
 
-void fuzz_partition_free(struct fuzz_world *w, struct partition *p)
+void fuzz_partition_free(struct fuzz_world *w, struct partition *p, int failed)
 {
     int closed = 0;
 
+    if (failed) {
+        partition_free(p);
+        return;
+    }
     kvs_mock_enter(w->mock, 0);
     (void)kvs_mock_run(w->mock, 0);
     FUZZ_CHECK(partition_verify(p) == 0, "indexes differ from the items");

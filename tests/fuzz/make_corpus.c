@@ -142,7 +142,7 @@ static void make(void)
     FUZZ_CHECK(partition_snapshot_begin(p, 10, on_snapshot, &done) == 0, "no snapshot");
     kvs_mock_run_until(w.mock, &done);
     save_files(&w, "plain");
-    fuzz_partition_free(&w, p);
+    fuzz_partition_free(&w, p, 0);
     plugin->stop(w.persistence_self);
     plugin->fini(w.persistence_self);
     fuzz_world_close(&w);

@@ -272,5 +272,8 @@ int partition_recover_block(struct partition *p, struct kvs_slice raw, struct kv
 int partition_recover_end(struct partition *p, struct kvs_error *err);
 int partition_recover_batch(struct partition *p, const struct kvs_batch_header *h,
                             struct kvs_slice payload, struct kvs_error *err);
+/* All has been given. A snapshot is fuzzy: what it holds beyond its offset must have come again.
+ * KVS_ECORRUPT if it has not; then, as after any failed step, the partition can only be freed. */
+int partition_recover_finish(struct partition *p, struct kvs_error *err);
 
 #endif

@@ -96,6 +96,7 @@ struct partition {
     void *close_arg;
     struct snapshot_run *snapshot;
     uint64_t snapshot_offset, journaled_bytes;
+    uint64_t recover_end; /* behind the newest record the snapshot holds */
 
     uint64_t item_count, key_bytes, value_bytes, tombstones, item_bytes;
     uint64_t answer_count;

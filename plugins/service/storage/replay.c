@@ -134,6 +134,7 @@ int partition_recover_block(struct partition *p, struct kvs_slice raw, struct kv
             (r.kind != RECORD_PUT && r.kind != RECORD_ANSWER)) {
             return damaged(err, "a snapshot block holds a broken record");
         }
+        p->recover_end = offset >= p->recover_end ? offset + 1 : p->recover_end;
         position(p, REPLAY_POSITION);
         rc = replay_record(p, &r, (uint32_t)epoch, offset, err);
         position(p, 0);
@@ -229,4 +230,17 @@ int partition_recover_batch(struct partition *p, const struct kvs_batch_header *
         p->journaled_bytes += h->total_size;
     }
     return rc;
+}
+
+int partition_recover_finish(struct partition *p, struct kvs_error *err)
+{
+    if (p->recover_end > p->leo) {
+        return kvs_err(err, KVS_ECORRUPT,
+                       "a snapshot holds record %llu of partition %016llx, but the journal ends at "
+                       "record %llu. Restore the journal, or this node's data from a backup or a "
+                       "replica",
+                       (unsigned long long)p->recover_end - 1, (unsigned long long)p->conf.stream,
+                       (unsigned long long)p->leo);
+    }
+    return 0;
 }

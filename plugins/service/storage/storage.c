@@ -270,6 +270,13 @@ static void recover_run(struct kvs_work *work)
     struct recovery *v = KVS_CONTAINER_OF(work, struct recovery, work);
 
     v->rc = v->svc->persistence->recover(v->svc->persistence_self, &ops, v, &v->report, &v->err);
+    for (uint32_t i = 0; i < v->map->table_count; i++) {
+        const struct table *t = v->map->tables[i];
+
+        for (uint32_t k = 0; k < t->partition_count && v->rc == 0; k++) {
+            v->rc = partition_recover_finish(t->parts[k]->partition, &v->err);
+        }
+    }
 }
 
 static void recover_done(struct kvs_work *work)
