@@ -49,7 +49,12 @@ configure() {
     mv "$dir.configure.log" "$dir/configure.log"
 }
 
-build_in() { cmake --build "$1" -j "$jobs_n" -- --quiet; }
+# build_in DIR [cmake --build options]
+build_in() {
+    local dir=$1
+    shift
+    cmake --build "$dir" -j "$jobs_n" "$@" -- --quiet
+}
 
 build_release() {
     install_packages

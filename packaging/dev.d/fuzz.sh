@@ -7,7 +7,7 @@ verb_fuzz() {
     install_packages
     configure build-fuzz -DCMAKE_C_COMPILER=clang -DCMAKE_BUILD_TYPE=Debug -DKVS_SANITIZE=asan \
         -DKVS_FUZZ=ON -DCMAKE_C_FLAGS_DEBUG="-O1 -g"
-    cmake --build build-fuzz --target fuzzers -j "$jobs_n" -- --quiet
+    build_in build-fuzz --target fuzzers
     mkdir -p build-fuzz/findings
     for target in build-fuzz/tests/fuzz_*; do
         [ -x "$target" ] || continue
