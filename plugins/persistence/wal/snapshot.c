@@ -40,7 +40,7 @@ void snapshot_path(char out[80], uint64_t stream, uint64_t offset, int tmp)
                    tmp ? ".tmp" : "");
 }
 
-static void snapshot_free(struct kvs_snapshot *s)
+static void snapshot_unlist(struct kvs_snapshot *s)
 {
     struct wal *w = s->wal;
 
@@ -52,9 +52,26 @@ static void snapshot_free(struct kvs_snapshot *s)
         }
     }
     (void)pthread_mutex_unlock(&w->streams_lock);
+}
+
+static void snapshot_free(struct kvs_snapshot *s)
+{
+    struct wal *w = s->wal;
+
+    snapshot_unlist(s);
+    if (s->file != NULL) {
+        w->host->fs->close(w->host->fs->ctx, s->file);
+    }
     kvs_free(w->host, &wal_memory, s->meta, s->info.meta.len);
     kvs_free(w->host, &wal_memory, s->stored, s->stored_cap);
     kvs_free(w->host, &wal_memory, s, sizeof *s);
+}
+
+void snapshots_free(struct wal *w)
+{
+    while (w->active != NULL) {
+        snapshot_free(w->active); /* the next start removes the file */
+    }
 }
 
 /* ---- on the snapshot thread --------------------------------------------------------------------
@@ -144,15 +161,20 @@ static int block_put(struct kvs_snapshot *s, struct kvs_slice raw, struct kvs_er
     return write_at_end(s, slices, 2, err);
 }
 
-static void remove_former(struct wal *w, uint64_t stream, uint64_t offset)
+void snapshot_count(struct wal *w, uint64_t stream, uint64_t size)
 {
-    char path[80];
-    struct kvs_error err = {0};
+    uint64_t before;
+    int rc;
 
-    snapshot_path(path, stream, offset, 0);
-    if (w->host->fs->remove(w->host->fs->ctx, path, &err) != 0 && err.code != KVS_ENOTFOUND) {
-        KVS_LOG(w->host, KVS_LOG_WARN, "snapshot_not_removed",
-                "error='%s' effect='the next start removes it'", err.msg);
+    (void)pthread_mutex_lock(&w->streams_lock);
+    before = stream_map_get(&w->sizes, stream);
+    rc = stream_map_set(w, &w->sizes, stream, size);
+    (void)pthread_mutex_unlock(&w->streams_lock);
+    if (rc == 0) { /* else out of memory: it is not counted */
+        (void)atomic_fetch_add_explicit(&w->snapshot_bytes, size - before, memory_order_relaxed);
+        (void)atomic_fetch_add_explicit(&w->snapshot_count,
+                                        (uint64_t)(size != 0) - (uint64_t)(before != 0),
+                                        memory_order_relaxed);
     }
 }
 
@@ -161,57 +183,98 @@ static void trim_run(struct kvs_work *work)
 {
     struct wal *w = KVS_CONTAINER_OF(work, struct wal, trim_work);
 
-    __atomic_store_n(&w->trim_busy, 0, __ATOMIC_RELEASE);
+    atomic_store(&w->trim_busy, 0);
     segments_trim(w);
 }
 
-static void trim_ask(struct wal *w)
+void trim_ask(struct wal *w)
 {
-    if (__atomic_exchange_n(&w->trim_busy, 1, __ATOMIC_ACQ_REL) == 0) {
+    (void)pthread_mutex_lock(&w->streams_lock);
+    if (!w->stopping && atomic_exchange(&w->trim_busy, 1) == 0) {
         w->trim_work.run = trim_run;
-        w->trim_work.done = NULL;
         w->trim_work.reply_loop = KVS_LOOP_NONE;
         w->host->queue_submit(w->host->ctx, w->journal, &w->trim_work);
     }
+    (void)pthread_mutex_unlock(&w->streams_lock);
 }
 
-static int commit_put(struct kvs_snapshot *s, struct kvs_error *err)
+/* May it become the newest? *ret_former: offset of the newest so far, 0: none. Nothing changes that
+ * meanwhile: drops run on this thread, and a stream has one snapshot at a time. */
+static int commit_check(struct kvs_snapshot *s, uint64_t *ret_former, struct kvs_error *err)
 {
     struct wal *w = s->wal;
-    const struct kvs_fs *fs = w->host->fs;
-    char from[80], to[80];
-    uint64_t former;
-    int rc;
 
-    rc = block_put(s, kvs_slice("", 0), err); /* an empty block ends the file */
+    (void)pthread_mutex_lock(&w->streams_lock);
+    *ret_former = stream_map_get(&w->snapshots, s->info.stream);
+    (void)pthread_mutex_unlock(&w->streams_lock);
+    if (*ret_former == STREAM_DROPPED) {
+        return kvs_err(err, KVS_ECANCELED, "the stream was dropped");
+    }
+    if (s->info.offset < *ret_former) {
+        return kvs_err(err, KVS_ECONFLICT,
+                       "a snapshot that covers more is there already: offset %" PRIu64,
+                       *ret_former);
+    }
+    return 0;
+}
+
+/* Write the end and make the bytes durable under the temporary name. */
+static int commit_file(struct kvs_snapshot *s, struct kvs_error *err)
+{
+    const struct kvs_fs *fs = s->wal->host->fs;
+    int rc = block_put(s, kvs_slice("", 0), err); /* an empty block ends the file */
+
     rc = rc != 0 ? rc : fs->sync(fs->ctx, s->file, err);
     if (s->file != NULL) {
         fs->close(fs->ctx, s->file);
         s->file = NULL;
     }
-    if (rc != 0) {
-        return rc;
-    }
-    snapshot_path(from, s->info.stream, s->info.offset, 1);
-    snapshot_path(to, s->info.stream, s->info.offset, 0);
-    rc = fs->rename(fs->ctx, from, to, err);
-    rc = rc != 0 ? rc : fs->sync_dir(fs->ctx, "snapshots", err);
-    if (rc != 0) {
-        return rc;
-    }
+    return rc;
+}
+
+/* Its former and the journal below it may go. */
+static void commit_tidy(struct kvs_snapshot *s, uint64_t former)
+{
+    struct wal *w = s->wal;
+    const struct kvs_fs *fs = w->host->fs;
+    struct kvs_error err = {0};
+    char path[80];
+    int rc;
+
+    snapshot_count(w, s->info.stream, s->end);
     (void)pthread_mutex_lock(&w->streams_lock);
-    former = stream_map_get(&w->snapshots, s->info.stream);
     rc = stream_map_raise(w, &w->snapshots, s->info.stream, s->info.offset);
     (void)pthread_mutex_unlock(&w->streams_lock);
-    (void)atomic_fetch_add_explicit(&w->snapshot_bytes, s->end, memory_order_relaxed);
-    (void)atomic_fetch_add_explicit(&w->snapshot_count, 1, memory_order_relaxed);
-    if (former == UINT64_MAX) {
-        remove_former(w, s->info.stream, s->info.offset); /* dropped meanwhile */
-    } else if (rc == 0 && former != s->info.offset) {
-        remove_former(w, s->info.stream, former);
+    if (rc != 0) {
+        return; /* out of memory: the next one does it */
+    }
+    snapshot_path(path, s->info.stream, former, 0);
+    if (former != 0 && former != s->info.offset) {
+        rc = fs->remove(fs->ctx, path, &err);
+    }
+    if (rc != 0 && rc != KVS_ENOTFOUND) {
+        KVS_LOG(w->host, KVS_LOG_WARN, "snapshot_not_removed",
+                "error='%s' effect='the next start removes it'", err.msg);
     }
     trim_ask(w);
-    return 0;
+}
+
+static int commit_put(struct kvs_snapshot *s, struct kvs_error *err)
+{
+    const struct kvs_fs *fs = s->wal->host->fs;
+    char from[80], to[80];
+    uint64_t former = 0;
+    int rc = commit_check(s, &former, err);
+
+    snapshot_path(from, s->info.stream, s->info.offset, 1);
+    snapshot_path(to, s->info.stream, s->info.offset, 0);
+    rc = rc != 0 ? rc : commit_file(s, err);
+    rc = rc != 0 ? rc : fs->rename(fs->ctx, from, to, err);
+    rc = rc != 0 ? rc : fs->sync_dir(fs->ctx, "snapshots", err);
+    if (rc == 0) {
+        commit_tidy(s, former);
+    }
+    return rc;
 }
 
 static void abort_put(struct kvs_snapshot *s)
@@ -267,10 +330,25 @@ static void step_done(struct kvs_work *work)
     step->cb(step, step->rc);
 }
 
+static void step_cancel(struct kvs_task *task)
+{
+    struct kvs_snapshot_step *step = KVS_CONTAINER_OF(task, struct kvs_snapshot_step, task);
+
+    step->cb(step, KVS_ECANCELED);
+}
+
 static void submit(struct kvs_snapshot *s, struct kvs_snapshot_step *step, enum step_kind kind)
 {
     const struct kvs_host *host = s->wal->host;
     struct step_work *sw = NULL;
+
+    if (atomic_load(&s->wal->open) == 0) { /* stopping: the file goes at the next start */
+        if (step != NULL) {
+            step->task.run = step_cancel;
+            kvs_post(host, host->loop_current(host->ctx), &step->task);
+        }
+        return;
+    }
 
     for (size_t i = 0; i < KVS_ARRAY_COUNT(s->slots) && sw == NULL; i++) {
         sw = s->slots[i].busy ? NULL : &s->slots[i];
@@ -283,7 +361,7 @@ static void submit(struct kvs_snapshot *s, struct kvs_snapshot_step *step, enum 
     sw->kind = kind;
     sw->work.run = step_run;
     sw->work.done = kind == STEP_ABORT ? NULL : step_done;
-    sw->work.reply_loop = host->loop_current(host->ctx);
+    sw->work.reply_loop = kind == STEP_ABORT ? KVS_LOOP_NONE : host->loop_current(host->ctx);
     host->queue_submit(host->ctx, s->wal->pool, &sw->work);
 }
 
@@ -348,7 +426,10 @@ int wal_snapshot_begin(void *self, const struct kvs_snapshot_info *info, const c
 
 void wal_snapshot_block(void *self, struct kvs_snapshot *snapshot, struct kvs_snapshot_step *step)
 {
-    (void)self;
+    struct wal *w = self;
+
+    /* An empty block would end the file. */
+    KVS_ASSERT(w->host, step->block.len > 0 && step->block.len <= KVS_SNAPSHOT_BLOCK_MAX);
     submit(snapshot, step, STEP_BLOCK);
 }
 
@@ -362,67 +443,4 @@ void wal_snapshot_abort(void *self, struct kvs_snapshot *snapshot)
 {
     (void)self;
     submit(snapshot, NULL, STEP_ABORT);
-}
-
-/* ---- dropping a stream -------------------------------------------------------------------------
- */
-
-struct drop_work {
-    struct kvs_work work;
-    struct wal *wal;
-    uint64_t stream;
-    struct kvs_snapshot_step *step;
-};
-
-static void drop_run(struct kvs_work *work)
-{
-    struct drop_work *d = KVS_CONTAINER_OF(work, struct drop_work, work);
-    struct wal *w = d->wal;
-    struct kvs_error err = {0};
-    uint64_t former;
-    int rc;
-
-    (void)pthread_mutex_lock(&w->streams_lock);
-    former = stream_map_get(&w->snapshots, d->stream);
-    rc = stream_map_raise(w, &w->snapshots, d->stream, UINT64_MAX);
-    (void)pthread_mutex_unlock(&w->streams_lock);
-    rc = rc != 0 ? rc : dropped_write(w, &err);
-    if (rc == 0 && former != 0 && former != UINT64_MAX) {
-        remove_former(w, d->stream, former);
-    }
-    if (rc == 0) {
-        trim_ask(w);
-    }
-    d->step->rc = rc;
-}
-
-static void drop_done(struct kvs_work *work)
-{
-    struct drop_work *d = KVS_CONTAINER_OF(work, struct drop_work, work);
-    struct kvs_snapshot_step *step = d->step;
-
-    kvs_free(d->wal->host, &wal_memory, d, sizeof *d);
-    step->cb(step, step->rc);
-}
-
-int wal_stream_drop(void *self, uint64_t stream, struct kvs_snapshot_step *step)
-{
-    struct wal *w = self;
-    struct drop_work *d;
-
-    if (atomic_load_explicit(&w->open, memory_order_acquire) == 0) {
-        return KVS_ESTATE;
-    }
-    d = kvs_calloc(w->host, &wal_memory, sizeof *d);
-    if (d == NULL) {
-        return KVS_ENOMEM;
-    }
-    d->wal = w;
-    d->stream = stream;
-    d->step = step;
-    d->work.run = drop_run;
-    d->work.done = drop_done;
-    d->work.reply_loop = w->host->loop_current(w->host->ctx);
-    w->host->queue_submit(w->host->ctx, w->pool, &d->work);
-    return 0;
 }

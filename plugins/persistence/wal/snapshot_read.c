@@ -24,22 +24,12 @@
  * it is damaged. Of two files of one stream the newer counts, the older was about to be removed. */
 #include <inttypes.h>
 #include <stdio.h>
-#include <stdlib.h>
 
 #include "wal_private.h"
 
-#define DROPPED_PATH "journal/dropped"
-#define DROPPED_MAX  65536u
-
-struct found {
-    struct found *next;
-    uint64_t stream, offset;
-};
-
-struct listing {
-    struct wal *w;
-    struct found *first; /* newest of each stream */
-    int rc;
+struct snapshot_file {
+    struct snapshot_file *next;
+    uint64_t stream, offset, size;
 };
 
 struct file {
@@ -190,77 +180,93 @@ static int read_file(struct file *f, const struct kvs_recover_ops *ops, void *ar
     return rc != 0 ? rc : ops->snapshot_end(arg, info->stream, err);
 }
 
-static int read_one(struct wal *w, const struct found *found, const struct kvs_recover_ops *ops,
-                    void *arg, struct kvs_recover_report *report, struct kvs_error *err)
+static int read_one(struct recovery *v, const struct snapshot_file *found, struct file *f,
+                    struct kvs_error *err)
 {
+    struct wal *w = v->w;
     const struct kvs_fs *fs = w->host->fs;
     struct kvs_snapshot_info info = {.stream = found->stream, .offset = found->offset};
-    struct file f = {.w = w};
     int rc;
 
-    snapshot_path(f.path, found->stream, found->offset, 0);
-    f.stored = kvs_alloc(w->host, &wal_memory, KVS_SNAPSHOT_BLOCK_MAX);
-    f.raw = kvs_alloc(w->host, &wal_memory, KVS_SNAPSHOT_BLOCK_MAX);
-    rc = f.stored == NULL || f.raw == NULL ? kvs_err(err, KVS_ENOMEM, "out of memory")
-                                           : fs->open(fs->ctx, f.path, KVS_FS_READ, &f.file, err);
+    f->at = 0;
+    f->size = found->size;
+    snapshot_path(f->path, found->stream, found->offset, 0);
+    rc = fs->open(fs->ctx, f->path, KVS_FS_READ, &f->file, err);
     if (rc == 0) {
-        rc = fs->file_size(fs->ctx, f.file, &f.size, err);
-        rc = rc != 0 ? rc : read_file(&f, ops, arg, &info, err);
-        fs->close(fs->ctx, f.file);
+        rc = read_file(f, v->ops, v->arg, &info, err);
+        fs->close(fs->ctx, f->file);
     }
-    kvs_free(w->host, &wal_memory, f.stored, KVS_SNAPSHOT_BLOCK_MAX);
-    kvs_free(w->host, &wal_memory, f.raw, KVS_SNAPSHOT_BLOCK_MAX);
     if (rc == 0) {
-        report->snapshot_count++;
-        report->byte_count += f.size;
-        (void)atomic_fetch_add_explicit(&w->snapshot_bytes, f.size, memory_order_relaxed);
-        (void)atomic_fetch_add_explicit(&w->snapshot_count, 1, memory_order_relaxed);
         rc = stream_map_raise(w, &w->snapshots, found->stream, found->offset);
+        rc = rc != 0 ? kvs_err(err, rc, "read '%s': %s", f->path, kvs_code_text(rc)) : 0;
     }
+    if (rc == 0) {
+        snapshot_count(w, found->stream, found->size);
+        v->report->snapshot_count++;
+        recovery_progress(v, found->size);
+    }
+    return rc;
+}
+
+int snapshots_read(struct recovery *v, const struct snapshot_file *list, struct kvs_error *err)
+{
+    const struct kvs_host *host = v->w->host;
+    struct file f = {.w = v->w};
+    int rc = 0;
+
+    if (list == NULL) {
+        return 0;
+    }
+    f.stored = kvs_alloc(host, &wal_memory, KVS_SNAPSHOT_BLOCK_MAX);
+    f.raw = kvs_alloc(host, &wal_memory, KVS_SNAPSHOT_BLOCK_MAX);
+    if (f.stored == NULL || f.raw == NULL) {
+        rc = kvs_err(err, KVS_ENOMEM, "read snapshots: out of memory");
+    }
+    for (; list != NULL && rc == 0; list = list->next) {
+        rc = read_one(v, list, &f, err);
+    }
+    kvs_free(host, &wal_memory, f.stored, KVS_SNAPSHOT_BLOCK_MAX);
+    kvs_free(host, &wal_memory, f.raw, KVS_SNAPSHOT_BLOCK_MAX);
     return rc;
 }
 
 /* ---- the directory -----------------------------------------------------------------------------
  */
 
-static void remove_file(struct wal *w, const char *name)
-{
-    struct kvs_error err;
-    char path[128];
+struct listing {
+    struct wal *w;
+    struct snapshot_file *first; /* newest of each stream */
+    int temporary;
+    struct kvs_error *err;
+};
 
-    (void)snprintf(path, sizeof path, "snapshots/%.100s", name);
-    (void)w->host->fs->remove(w->host->fs->ctx, path, &err); /* a leftover; harmless if it stays */
+/* "<stream>-<offset>.snap" or the same with ".tmp": 1 and 2; 0 for all else. */
+static int name_read(const char *name, uint64_t *ret_stream, uint64_t *ret_offset)
+{
+    if (strlen(name) < 38 || !hex16(name, ret_stream) || name[16] != '-' ||
+        !hex16(name + 17, ret_offset)) {
+        return 0;
+    }
+    return strcmp(name + 33, ".snap") == 0 ? 1 : strcmp(name + 33, ".snap.tmp") == 0 ? 2 : 0;
 }
 
-static int dir_visit(void *arg, const char *name)
+static int find_visit(void *arg, const char *name)
 {
     struct listing *l = arg;
-    char *end;
-    uint64_t stream = strtoull(name, &end, 16), offset;
-    struct found *f;
-    char older[80];
+    uint64_t stream, offset;
+    struct snapshot_file *f = l->first;
 
-    if (end != name + 16 || *end != '-') {
+    if (name_read(name, &stream, &offset) != 1 ||
+        stream_map_get(&l->w->snapshots, stream) == STREAM_DROPPED) {
         return 0;
     }
-    offset = strtoull(name + 17, &end, 16);
-    if (strcmp(end, ".snap.tmp") == 0 || stream_map_get(&l->w->snapshots, stream) == UINT64_MAX) {
-        remove_file(l->w, name);
-        return 0;
-    }
-    if (strcmp(end, ".snap") != 0) {
-        return 0;
-    }
-    f = l->first;
     if (f != NULL && f->stream == stream) { /* names come in order: this one is newer */
-        snapshot_path(older, f->stream, f->offset, 0);
-        remove_file(l->w, strchr(older, '/') + 1);
         f->offset = offset;
         return 0;
     }
     f = kvs_calloc(l->w->host, &wal_memory, sizeof *f);
     if (f == NULL) {
-        return KVS_ENOMEM;
+        return kvs_err(l->err, KVS_ENOMEM, "list 'snapshots': out of memory");
     }
     f->stream = stream;
     f->offset = offset;
@@ -269,61 +275,74 @@ static int dir_visit(void *arg, const char *name)
     return 0;
 }
 
-int snapshots_read(struct wal *w, const struct kvs_recover_ops *ops, void *arg,
-                   struct kvs_recover_report *report, struct kvs_error *err)
+static int size_find(struct wal *w, struct snapshot_file *f, struct kvs_error *err)
 {
-    struct listing l = {.w = w};
-    int rc = w->host->fs->list(w->host->fs->ctx, "snapshots", dir_visit, &l, err);
-
-    while (l.first != NULL) {
-        struct found *next = l.first->next;
-
-        rc = rc != 0 ? rc : read_one(w, l.first, ops, arg, report, err);
-        kvs_free(w->host, &wal_memory, l.first, sizeof *l.first);
-        l.first = next;
-    }
-    return rc;
-}
-
-/* ---- dropped streams ---------------------------------------------------------------------------
- */
-
-int dropped_read(struct wal *w, struct kvs_error *err)
-{
-    size_t size = DROPPED_MAX * 8u, len = 0;
-    uint8_t *bytes = kvs_alloc(w->host, &wal_memory, size);
-    int rc = bytes == NULL ? kvs_err(err, KVS_ENOMEM, "out of memory")
-                           : file_get(w, DROPPED_PATH, bytes, size, &len, err);
-
-    for (size_t i = 0; i + 8 <= len && rc == 0; i += 8) {
-        rc = stream_map_raise(w, &w->snapshots, kvs_get_u64(bytes + i), UINT64_MAX);
-    }
-    kvs_free(w->host, &wal_memory, bytes, size);
-    return rc;
-}
-
-int dropped_write(struct wal *w, struct kvs_error *err)
-{
-    size_t size = DROPPED_MAX * 8u, len = 0;
-    uint8_t *bytes = kvs_alloc(w->host, &wal_memory, size);
-    uint64_t dropped = 0;
+    const struct kvs_fs *fs = w->host->fs;
+    struct kvs_file *file = NULL;
+    char path[80];
     int rc;
 
-    if (bytes == NULL) {
-        return kvs_err(err, KVS_ENOMEM, "out of memory");
+    snapshot_path(path, f->stream, f->offset, 0);
+    rc = fs->open(fs->ctx, path, KVS_FS_READ, &file, err);
+    if (rc == 0) {
+        rc = fs->file_size(fs->ctx, file, &f->size, err);
+        fs->close(fs->ctx, file);
     }
-    (void)pthread_mutex_lock(&w->streams_lock);
-    for (uint64_t i = 0; i < w->snapshots.cap; i++) {
-        if (w->snapshots.slots[i][0] != 0 && w->snapshots.slots[i][1] == UINT64_MAX &&
-            dropped++ < DROPPED_MAX) {
-            kvs_put_u64(bytes + len, w->snapshots.slots[i][0] - 1);
-            len += 8;
-        }
-    }
-    (void)pthread_mutex_unlock(&w->streams_lock);
-    rc = dropped > DROPPED_MAX
-             ? kvs_err(err, KVS_ETOOMANY, "more than %u dropped partitions", DROPPED_MAX)
-             : file_put(w, "journal", DROPPED_PATH, kvs_slice(bytes, len), err);
-    kvs_free(w->host, &wal_memory, bytes, size);
     return rc;
+}
+
+int snapshots_find(struct recovery *v, struct snapshot_file **ret_list, struct kvs_error *err)
+{
+    const struct kvs_fs *fs = v->w->host->fs;
+    struct listing l = {.w = v->w, .err = err};
+    /* Names may be in memory only. */
+    int rc = fs->sync_dir(fs->ctx, "snapshots", err);
+
+    rc = rc != 0 ? rc : fs->list(fs->ctx, "snapshots", find_visit, &l, err);
+    for (struct snapshot_file *f = l.first; f != NULL && rc == 0; f = f->next) {
+        rc = size_find(v->w, f, err);
+        v->total_bytes += f->size;
+    }
+    *ret_list = l.first;
+    return rc;
+}
+
+void snapshots_forget(struct recovery *v, struct snapshot_file *take_list)
+{
+    while (take_list != NULL) {
+        struct snapshot_file *next = take_list->next;
+
+        kvs_free(v->w->host, &wal_memory, take_list, sizeof *take_list);
+        take_list = next;
+    }
+}
+
+static int tidy_visit(void *arg, const char *name)
+{
+    struct listing *l = arg;
+    const struct kvs_fs *fs = l->w->host->fs;
+    uint64_t stream, offset, newest;
+    int kind = name_read(name, &stream, &offset);
+    char path[96];
+
+    if (kind == 0) {
+        return 0;
+    }
+    (void)pthread_mutex_lock(&l->w->streams_lock);
+    newest = stream_map_get(&l->w->snapshots, stream);
+    (void)pthread_mutex_unlock(&l->w->streams_lock);
+    if (kind == 2 ? !l->temporary : offset >= newest) {
+        return 0;
+    }
+    (void)snprintf(path, sizeof path, "snapshots/%.48s", name);
+    return fs->remove(fs->ctx, path, l->err);
+}
+
+int snapshots_tidy(struct wal *w, int temporary, struct kvs_error *err)
+{
+    const struct kvs_fs *fs = w->host->fs;
+    struct listing l = {.w = w, .temporary = temporary, .err = err};
+    int rc = fs->list(fs->ctx, "snapshots", tidy_visit, &l, err);
+
+    return rc != 0 ? rc : fs->sync_dir(fs->ctx, "snapshots", err);
 }

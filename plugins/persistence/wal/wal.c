@@ -6,8 +6,6 @@
  * end of the round the list is handed to the journal thread, which writes what it finds, of all
  * loops, as one frame and makes it durable once; the list comes back and its callbacks run in
  * order. */
-#include <stdlib.h>
-
 #include "wal_private.h"
 
 const struct kvs_mem_tag wal_memory = {"persistence.wal"};
@@ -31,35 +29,36 @@ static const struct kvs_opt options[] = {
     KVS_OPTS_END,
 };
 
+int hex16(const char *text, uint64_t *ret_v)
+{
+    uint64_t v = 0;
+
+    for (int i = 0; i < 16; i++) {
+        const char *digits = "0123456789abcdef";
+        const char *at = text[i] == '\0' ? NULL : strchr(digits, text[i]);
+
+        if (at == NULL) {
+            return 0;
+        }
+        v = v << 4 | (uint64_t)(at - digits);
+    }
+    *ret_v = v;
+    return 1;
+}
+
 /* ---- completion --------------------------------------------------------------------------------
  */
 
-static void fail_list(struct kvs_append *list, int rc)
+/* Move this loop's appends from the inbox to its outbox: they build on one that failed. */
+static void inbox_take_locked(struct wal *w, uint32_t loop)
 {
-    for (; list != NULL; list = (struct kvs_append *)(void *)list->task.next) {
-        list->rc = rc;
-    }
-}
+    struct append_list all = {NULL, &all.head};
 
-/* Take this loop's appends out of the inbox: they build on one that failed. */
-static void inbox_take_locked(struct wal *w, uint32_t loop, struct kvs_append ***tail)
-{
-    struct kvs_append **at = &w->inbox;
+    append_list_join(&all, &w->inbox);
+    while (all.head != NULL) {
+        struct kvs_task *task = append_list_pop(&all);
 
-    w->inbox_tail = &w->inbox;
-    while (*at != NULL) {
-        struct kvs_append *a = *at;
-
-        if (a->loop == loop) {
-            *at = (struct kvs_append *)(void *)a->task.next;
-            a->task.next = NULL;
-            a->rc = KVS_ENOSPC;
-            **tail = a;
-            *tail = (struct kvs_append **)(void *)&a->task.next;
-        } else {
-            at = (struct kvs_append **)(void *)&a->task.next;
-            w->inbox_tail = at;
-        }
+        append_list_push(append_of(task)->loop == loop ? &w->loops[loop].outbox : &w->inbox, task);
     }
 }
 
@@ -67,28 +66,27 @@ static void on_completed(struct kvs_task *task)
 {
     struct loop_state *l = KVS_CONTAINER_OF(task, struct loop_state, completed);
     struct wal *w = l->wal;
-    uint32_t loop = (uint32_t)(l - w->loops);
-    struct kvs_append *list;
+    struct append_list list = {NULL, &list.head};
+    int failing;
 
     (void)pthread_mutex_lock(&w->lock);
     l->posted = 0;
-    if (l->failing) {
+    failing = l->failing != 0;
+    l->failing = 0;
+    append_list_join(&list, &l->outbox);
+    if (failing) {
         /* Everything this loop appended before it hears of the failure fails with it. */
-        inbox_take_locked(w, loop, &l->outbox_tail);
-        fail_list(l->mine, KVS_ENOSPC);
-        *l->outbox_tail = l->mine;
-        l->mine = NULL;
-        l->mine_tail = &l->mine;
-        l->failing = 0;
+        inbox_take_locked(w, (uint32_t)(l - w->loops));
+        append_list_join(&l->outbox, &l->mine);
+        for (struct kvs_task *t = l->outbox.head; t != NULL; t = t->next) {
+            append_of(t)->rc = KVS_ENOSPC;
+        }
+        append_list_join(&list, &l->outbox);
     }
-    list = l->outbox;
-    l->outbox = NULL;
-    l->outbox_tail = &l->outbox;
     (void)pthread_mutex_unlock(&w->lock);
-    while (list != NULL) {
-        struct kvs_append *a = list;
+    while (list.head != NULL) {
+        struct kvs_append *a = append_of(append_list_pop(&list));
 
-        list = (struct kvs_append *)(void *)a->task.next;
         a->cb(a, a->rc);
     }
 }
@@ -96,27 +94,30 @@ static void on_completed(struct kvs_task *task)
 /* ---- append ------------------------------------------------------------------------------------
  */
 
-static void on_flush(struct kvs_task *task)
+void loop_flush(struct loop_state *l)
 {
-    struct loop_state *l = KVS_CONTAINER_OF(task, struct loop_state, flush);
     struct wal *w = l->wal;
-    uint32_t submit = 0;
+    int submit;
 
-    l->flush_armed = 0;
-    if (l->mine == NULL) {
+    if (l->mine.head == NULL) {
         return;
     }
     (void)pthread_mutex_lock(&w->lock);
-    *w->inbox_tail = l->mine;
-    w->inbox_tail = l->mine_tail;
+    append_list_join(&w->inbox, &l->mine);
     submit = !w->writing;
     w->writing = 1;
     (void)pthread_mutex_unlock(&w->lock);
-    l->mine = NULL;
-    l->mine_tail = &l->mine;
     if (submit) {
         w->host->queue_submit(w->host->ctx, w->journal, &w->work);
     }
+}
+
+static void on_flush(struct kvs_task *task)
+{
+    struct loop_state *l = KVS_CONTAINER_OF(task, struct loop_state, flush);
+
+    l->flush_armed = 0;
+    loop_flush(l);
 }
 
 static int wal_append(void *self, struct kvs_append *append)
@@ -124,7 +125,7 @@ static int wal_append(void *self, struct kvs_append *append)
     struct wal *w = self;
     const struct kvs_host *host = w->host;
     uint32_t loop = host->loop_current(host->ctx);
-    struct loop_state *l = &w->loops[loop];
+    struct loop_state *l;
 
     KVS_ASSERT(host, loop < host->loop_count);
     if (atomic_load_explicit(&w->failed, memory_order_relaxed) != 0) {
@@ -136,11 +137,13 @@ static int wal_append(void *self, struct kvs_append *append)
     if (append->batch.len < KVS_BATCH_HEADER_SIZE || append->batch.len > KVS_BATCH_SIZE_MAX) {
         return KVS_ETOOBIG;
     }
+    /* A batch of another size than it says would make all behind it unreadable. */
+    KVS_ASSERT(host, kvs_get_u32(append->batch.ptr) == KVS_BATCH_MAGIC);
+    KVS_ASSERT(host, kvs_get_u32(append->batch.ptr + 8) == append->batch.len);
+    l = &w->loops[loop];
     append->loop = loop;
     append->rc = 0;
-    append->task.next = NULL;
-    *l->mine_tail = append;
-    l->mine_tail = (struct kvs_append **)(void *)&append->task.next;
+    append_list_push(&l->mine, &append->task);
     if (!l->flush_armed) {
         l->flush_armed = 1;
         l->flush.run = on_flush;
@@ -168,11 +171,11 @@ static void metrics_make(struct wal *w)
                                             "Bytes written to the journal.",
                                             ""};
     static const struct kvs_metric GROUP = {
-        "kvs_wal_group_batches",
+        "kvs_wal_group_appends",
         KVS_METRIC_HISTOGRAM,
         0,
         "",
-        "Batches made durable by one sync.",
+        "Appends written, and with sync: always made durable, at once.",
         "Near one under load means that writers wait for each other elsewhere."};
     static const struct kvs_metric SEGMENTS = {
         "kvs_wal_segments",
@@ -191,7 +194,10 @@ static void metrics_make(struct wal *w)
 static void wal_free(struct wal *w)
 {
     segments_free(w);
+    snapshots_free(w);
+    dropped_free(w);
     stream_map_free(w, &w->snapshots);
+    stream_map_free(w, &w->sizes);
     kvs_free(w->host, &wal_memory, w->slices, (GROUP_COUNT_MAX + 2) * sizeof *w->slices);
     (void)pthread_mutex_destroy(&w->lock);
     (void)pthread_mutex_destroy(&w->streams_lock);
@@ -213,15 +219,20 @@ static int make_dirs(struct wal *w, struct kvs_error *err)
 static int wal_init(const struct kvs_host *host, const void *conf, void **ret_self,
                     struct kvs_error *err)
 {
-    struct wal *w = kvs_calloc(host, &wal_memory, sizeof *w);
+    struct wal *w;
     int rc;
 
+    if (host->loop_count > WAL_LOOP_MAX) {
+        return kvs_err(err, KVS_ETOOMANY, "persistence-wal serves at most %u event loops",
+                       WAL_LOOP_MAX);
+    }
+    w = kvs_calloc(host, &wal_memory, sizeof *w);
     if (w == NULL) {
         return kvs_err(err, KVS_ENOMEM, "out of memory");
     }
     w->host = host;
     w->conf = conf;
-    w->inbox_tail = &w->inbox;
+    append_list_clear(&w->inbox);
     w->work.run = writer_run;
     w->work.reply_loop = KVS_LOOP_NONE;
     w->sync_work.run = writer_sync_run;
@@ -230,8 +241,8 @@ static int wal_init(const struct kvs_host *host, const void *conf, void **ret_se
     (void)pthread_mutex_init(&w->streams_lock, NULL);
     for (uint32_t i = 0; i < WAL_LOOP_MAX; i++) {
         w->loops[i].wal = w;
-        w->loops[i].mine_tail = &w->loops[i].mine;
-        w->loops[i].outbox_tail = &w->loops[i].outbox;
+        append_list_clear(&w->loops[i].mine);
+        append_list_clear(&w->loops[i].outbox);
         w->loops[i].completed.run = on_completed;
     }
     metrics_make(w);
@@ -252,7 +263,7 @@ static void on_sync_timer(void *arg)
 {
     struct wal *w = arg;
 
-    if (__atomic_exchange_n(&w->sync_busy, 1, __ATOMIC_ACQ_REL) == 0) {
+    if (atomic_exchange(&w->sync_busy, 1) == 0) {
         w->host->queue_submit(w->host->ctx, w->journal, &w->sync_work);
     }
 }
@@ -265,12 +276,18 @@ static void start_timer(void *arg)
                                          w->conf->sync_interval_ms, on_sync_timer, w);
 }
 
-static void stop_timer(void *arg)
+/* On every loop, after `open` became 0: what it appended goes to the journal thread, and it has
+ * seen that nothing more is taken. */
+static void stop_on_loop(void *arg)
 {
-    struct wal *w = arg;
+    struct loop_state *l = arg;
+    struct wal *w = l->wal;
 
-    w->host->timer_stop(w->host->ctx, w->sync_timer);
-    w->sync_timer = NULL;
+    loop_flush(l);
+    if (l == &w->loops[0] && w->sync_timer != NULL) {
+        w->host->timer_stop(w->host->ctx, w->sync_timer);
+        w->sync_timer = NULL;
+    }
 }
 
 static int wal_start(void *self, struct kvs_error *err)
@@ -294,17 +311,24 @@ static void wal_stop(void *self)
     struct kvs_error err = {0};
     int rc = 0;
 
-    if (w->sync_timer != NULL) {
-        host->run_on(host->ctx, 0, stop_timer, w);
+    for (uint32_t i = 0; i < host->loop_count && w->journal != NULL; i++) {
+        host->run_on(host->ctx, i, stop_on_loop, &w->loops[i]);
     }
-    host->queue_free(host->ctx, w->journal); /* waits for what was submitted */
+    /* Each waits for what was submitted. The journal's gives the snapshots' work; the other way
+     * only until `stopping`. */
+    (void)pthread_mutex_lock(&w->streams_lock);
+    w->stopping = 1;
+    (void)pthread_mutex_unlock(&w->streams_lock);
+    host->queue_free(host->ctx, w->journal);
     host->queue_free(host->ctx, w->pool);
     w->journal = w->pool = NULL;
     if (was_open && atomic_load(&w->failed) == 0) {
-        rc = writer_sync(w, &err);
+        rc = writer_erase(w, &err);
+        rc = rc != 0 ? rc : writer_sync(w, &err);
         rc = rc != 0 ? rc : clean_write(w, &err);
         if (rc != 0) {
-            KVS_LOG(host, KVS_LOG_ERROR, "clean_stop_failed", "error='%s'", err.msg);
+            KVS_LOG(host, KVS_LOG_ERROR, "clean_stop_failed",
+                    "error='%s' effect='the next start takes it for a crash'", err.msg);
         }
     }
 }

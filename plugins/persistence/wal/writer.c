@@ -5,8 +5,6 @@
  * Whatever waits becomes one frame: one write of the batches where they lie, one fdatasync. While
  * that goes on, the next group gathers by itself: under load groups grow until the disk keeps up.
  */
-#include <stdlib.h>
-
 #include "wal_private.h"
 
 void frame_encode(uint8_t out[FRAME_HEADER_SIZE], const struct frame *f, uint32_t crc)
@@ -30,7 +28,7 @@ int frame_decode(const uint8_t *head, uint64_t salt, struct frame *ret_f, uint32
     ret_f->salt = salt;
     ret_f->number = kvs_get_u64(head + 24);
     ret_f->durable = kvs_get_u64(head + 32);
-    return kvs_get_u32(head + 12) == 0;
+    return ret_f->size != 0 && kvs_get_u32(head + 12) == 0;
 }
 
 uint32_t frame_crc(const uint8_t *head)
@@ -43,7 +41,10 @@ uint32_t frame_crc(const uint8_t *head)
 
 static void fail_for_good(struct wal *w, const struct kvs_error *err)
 {
-    atomic_store(&w->failed, err->code == 0 ? KVS_EIO : err->code);
+    if (atomic_exchange(&w->failed, err->code == 0 ? KVS_EIO : err->code) != 0) {
+        return; /* said already */
+    }
+    atomic_store(&w->last_append, KVS_EFAILED);
     KVS_LOG(w->host, KVS_LOG_ERROR, "journal_failed",
             "error='%s' effect='no write is accepted until a restart; reads go on'", err->msg);
     w->host->ready_set(w->host->ctx, "journal", 0, "a write or fsync of the journal failed");
@@ -77,7 +78,7 @@ void writer_sync_run(struct kvs_work *work)
     struct wal *w = KVS_CONTAINER_OF(work, struct wal, sync_work);
     struct kvs_error err = {0};
 
-    __atomic_store_n(&w->sync_busy, 0, __ATOMIC_RELEASE);
+    atomic_store(&w->sync_busy, 0);
     if (atomic_load(&w->failed) == 0) {
         (void)writer_sync(w, &err); /* a failure is logged and final inside */
     }
@@ -87,7 +88,7 @@ void writer_sync_run(struct kvs_work *work)
  */
 
 struct group {
-    struct kvs_append *first, **tail;
+    struct append_list list;
     uint32_t count;
     uint64_t size; /* of the payload */
 };
@@ -97,54 +98,96 @@ static uint64_t align_up(uint64_t n)
     return (n + FRAME_ALIGN - 1) & ~(uint64_t)(FRAME_ALIGN - 1);
 }
 
-/* Cut as much from *list as one frame may hold. */
-static void group_cut(struct kvs_append **list, struct group *g)
+/* Cut as much from the list as one frame may hold. */
+static void group_cut(struct append_list *list, struct group *g)
 {
-    g->first = *list;
+    append_list_clear(&g->list);
     g->count = 0;
     g->size = 0;
-    g->tail = list;
-    while (*g->tail != NULL && g->count < GROUP_COUNT_MAX &&
-           (g->count == 0 || g->size + (*g->tail)->batch.len <= GROUP_SIZE_MAX)) {
-        g->size += (*g->tail)->batch.len;
+    while (list->head != NULL && g->count < GROUP_COUNT_MAX) {
+        uint64_t size = append_of(list->head)->batch.len;
+
+        if (g->count > 0 && g->size + size > GROUP_SIZE_MAX) {
+            break;
+        }
+        g->size += size;
         g->count++;
-        g->tail = (struct kvs_append **)(void *)&(*g->tail)->task.next;
+        append_list_push(&g->list, append_list_pop(list));
     }
-    *list = *g->tail;
-    *g->tail = NULL;
+}
+
+int writer_erase(struct wal *w, struct kvs_error *err)
+{
+    static const char zeros[FRAME_HEADER_SIZE];
+    const struct kvs_slice bytes = {zeros, sizeof zeros};
+    int rc;
+
+    if (!w->erase) {
+        return 0;
+    }
+    rc = w->host->fs->write(w->host->fs->ctx, w->file, w->current->end, &bytes, 1, err);
+    if (rc == 0) {
+        w->erase = 0;
+        w->dirty = 1;
+        rc = writer_sync(w, err);
+    }
+    return rc;
+}
+
+static int frame_write(struct wal *w, struct group *g, uint64_t total, struct kvs_error *err)
+{
+    static const char zeros[FRAME_ALIGN];
+    struct frame f = {.size = (uint32_t)g->size,
+                      .salt = w->current->salt,
+                      .number = w->next_number,
+                      .durable = w->durable_number};
+    uint8_t head[FRAME_HEADER_SIZE];
+    uint32_t n = 1, crc;
+
+    frame_encode(head, &f, 0);
+    crc = frame_crc(head);
+    for (struct kvs_task *t = g->list.head; t != NULL; t = t->next) {
+        struct kvs_slice batch = append_of(t)->batch;
+
+        crc = kvs_crc32c(crc, batch.ptr, batch.len);
+        w->slices[n++] = batch;
+    }
+    kvs_put_u32(head + 4, crc);
+    w->slices[0] = kvs_slice(head, sizeof head);
+    w->slices[n++] = kvs_slice(zeros, total - FRAME_HEADER_SIZE - g->size);
+    return w->host->fs->write(w->host->fs->ctx, w->file, w->current->end, w->slices, n, err);
 }
 
 static int group_write(struct wal *w, struct group *g, struct kvs_error *err)
 {
-    static const char zeros[FRAME_ALIGN];
     const struct kvs_host *host = w->host;
-    struct frame f = {
-        .size = (uint32_t)g->size, .number = w->next_number, .durable = w->durable_number};
     uint64_t total = FRAME_HEADER_SIZE + align_up(g->size);
-    uint8_t head[FRAME_HEADER_SIZE];
-    uint32_t n = 1, crc;
     int rc = host->fault(host->ctx, "wal.write");
 
+    if (rc != 0) {
+        return kvs_err(err, rc, "write the journal: injected");
+    }
+    rc = writer_erase(w, err);
     if (rc == 0 && (w->current == NULL || w->current->end + total > w->current->size)) {
         rc = segment_roll(w, total, err);
     }
     if (rc != 0) {
         return rc;
     }
-    f.salt = w->current->salt;
-    frame_encode(head, &f, 0);
-    crc = frame_crc(head);
-    for (struct kvs_append *a = g->first; a != NULL;
-         a = (struct kvs_append *)(void *)a->task.next) {
-        crc = kvs_crc32c(crc, a->batch.ptr, a->batch.len);
-        w->slices[n++] = a->batch;
-    }
-    kvs_put_u32(head + 4, crc);
-    w->slices[0] = kvs_slice(head, sizeof head);
-    w->slices[n++] = kvs_slice(zeros, align_up(g->size) - g->size);
-    rc = host->fs->write(host->fs->ctx, w->file, w->current->end, w->slices, n, err);
+    rc = frame_write(w, g, total, err);
     if (rc != 0) {
-        return rc; /* what reached the disk is overwritten by the next frame */
+        struct kvs_error second = {0};
+        int erased;
+
+        (void)kvs_err_wrap(err, "write the journal");
+        if (rc != KVS_ENOSPC) {
+            return rc;
+        }
+        /* It may have left a whole frame, which must never be recovered: its appends failed and
+         * their offsets are given to others. No room for that either: before the next group. */
+        w->erase = 1;
+        erased = writer_erase(w, &second);
+        return erased == 0 || erased == KVS_ENOSPC ? rc : erased;
     }
     w->dirty = 1;
     w->current->end += total;
@@ -170,14 +213,15 @@ static int group_commit(struct wal *w, struct group *g)
         }
         return KVS_ENOSPC;
     }
+    for (struct kvs_task *t = g->list.head; t != NULL; t = t->next) {
+        const struct kvs_append *a = append_of(t);
+
+        segment_note(w, w->current, a->stream, a->base_offset + a->count);
+    }
     if (w->conf->sync == WAL_SYNC_ALWAYS) {
         rc = writer_sync(w, &err);
     }
     if (rc == 0) {
-        for (struct kvs_append *a = g->first; a != NULL;
-             a = (struct kvs_append *)(void *)a->task.next) {
-            segment_note(w, w->current, a->stream, a->base_offset + a->count);
-        }
         if (atomic_exchange(&w->last_append, 0) != 0) {
             KVS_LOG(w->host, KVS_LOG_INFO, "journal_has_room",
                     "effect='writes are accepted again'");
@@ -188,22 +232,39 @@ static int group_commit(struct wal *w, struct group *g)
     return rc;
 }
 
-/* Give a finished group back to its loops. */
-static void group_return(struct wal *w, struct group *g, int rc)
+/* Appends of loops that have not heard of a failure yet fail too: take them out of the list. */
+static void take_failing_locked(struct wal *w, struct append_list *list)
+{
+    struct append_list all = {NULL, &all.head};
+
+    append_list_join(&all, list);
+    while (all.head != NULL) {
+        struct kvs_task *task = append_list_pop(&all);
+        struct loop_state *l = &w->loops[append_of(task)->loop];
+
+        if (l->failing) { /* its completion is posted: failing is cleared there */
+            append_of(task)->rc = KVS_ENOSPC;
+            append_list_push(&l->outbox, task);
+        } else {
+            append_list_push(list, task);
+        }
+    }
+}
+
+/* Give a finished group back to its loops. After KVS_ENOSPC what these loops have in `rest` goes
+ * too, under the same lock: once a loop heard of the failure it counts anew. */
+static void group_return(struct wal *w, struct group *g, int rc, struct append_list *rest)
 {
     const struct kvs_host *host = w->host;
     uint64_t to_post = 0;
-    struct kvs_append *a, *next;
 
     (void)pthread_mutex_lock(&w->lock);
-    for (a = g->first; a != NULL; a = next) {
+    while (g->list.head != NULL) {
+        struct kvs_append *a = append_of(append_list_pop(&g->list));
         struct loop_state *l = &w->loops[a->loop];
 
-        next = (struct kvs_append *)(void *)a->task.next;
-        a->task.next = NULL;
         a->rc = rc;
-        *l->outbox_tail = a;
-        l->outbox_tail = (struct kvs_append **)(void *)&a->task.next;
+        append_list_push(&l->outbox, &a->task);
         if (rc == KVS_ENOSPC) {
             l->failing = 1;
         }
@@ -212,65 +273,45 @@ static void group_return(struct wal *w, struct group *g, int rc)
             to_post |= 1ULL << a->loop;
         }
     }
+    if (rc == KVS_ENOSPC) {
+        take_failing_locked(w, rest);
+    }
     (void)pthread_mutex_unlock(&w->lock);
     for (uint32_t i = 0; i < host->loop_count; i++) {
         if ((to_post & 1ULL << i) != 0) {
-            host->post(host->ctx, i, &w->loops[i].completed);
+            kvs_post(host, i, &w->loops[i].completed);
         }
     }
 }
 
-/* Appends of loops that have not heard of a failure yet fail too: take them out of the list. */
-static void take_failing_locked(struct wal *w, struct kvs_append **list)
+void writer_flush(struct wal *w)
 {
-    struct kvs_append **at = list;
+    struct append_list list = {NULL, &list.head};
 
-    while (*at != NULL) {
-        struct kvs_append *a = *at;
-        struct loop_state *l = &w->loops[a->loop];
+    (void)pthread_mutex_lock(&w->lock);
+    append_list_join(&list, &w->inbox);
+    take_failing_locked(w, &list);
+    (void)pthread_mutex_unlock(&w->lock);
+    while (list.head != NULL) {
+        struct group g;
+        int rc;
 
-        if (!l->failing) {
-            at = (struct kvs_append **)(void *)&a->task.next;
-            continue;
-        }
-        *at = (struct kvs_append *)(void *)a->task.next;
-        a->task.next = NULL;
-        a->rc = KVS_ENOSPC;
-        *l->outbox_tail = a; /* its completion is posted: failing is cleared there */
-        l->outbox_tail = (struct kvs_append **)(void *)&a->task.next;
+        group_cut(&list, &g);
+        rc = atomic_load(&w->failed) != 0 ? KVS_EFAILED : group_commit(w, &g);
+        group_return(w, &g, rc, &list);
     }
 }
 
 void writer_run(struct kvs_work *work)
 {
     struct wal *w = KVS_CONTAINER_OF(work, struct wal, work);
+    int more;
 
-    for (;;) {
-        struct kvs_append *list;
-
+    do {
+        writer_flush(w);
         (void)pthread_mutex_lock(&w->lock);
-        list = w->inbox;
-        w->inbox = NULL;
-        w->inbox_tail = &w->inbox;
-        take_failing_locked(w, &list);
-        if (list == NULL) {
-            w->writing = 0;
-            (void)pthread_mutex_unlock(&w->lock);
-            return;
-        }
+        more = w->inbox.head != NULL;
+        w->writing = (uint32_t)more;
         (void)pthread_mutex_unlock(&w->lock);
-        while (list != NULL) {
-            struct group g;
-            int rc;
-
-            group_cut(&list, &g);
-            rc = atomic_load(&w->failed) != 0 ? KVS_EFAILED : group_commit(w, &g);
-            group_return(w, &g, rc);
-            if (rc == KVS_ENOSPC && list != NULL) {
-                (void)pthread_mutex_lock(&w->lock);
-                take_failing_locked(w, &list);
-                (void)pthread_mutex_unlock(&w->lock);
-            }
-        }
-    }
+    } while (more);
 }
