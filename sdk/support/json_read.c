@@ -15,7 +15,7 @@ static uint8_t class_of(unsigned char c)
 }
 
 #define EACH_BYTE(b) (0x0101010101010101ull * (b))
-#define IS_ZERO(w)   (((w) - EACH_BYTE(1)) & ~(w) & EACH_BYTE(0x80u))
+#define IS_ZERO(w)   (((w)-EACH_BYTE(1)) & ~(w)&EACH_BYTE(0x80u))
 
 /* Past the bytes at p that mean nothing special, eight at a time. */
 static const char *skip_plain(const char *p, const char *end)
@@ -44,9 +44,12 @@ static int wrong(struct kvs_json_reader *r, const char *what)
 
 static void skip_space(struct kvs_json_reader *r)
 {
-    while (r->at < r->end && (*r->at == ' ' || *r->at == '\n' || *r->at == '\t' || *r->at == '\r')) {
-        r->at++;
+    const char *p = r->at;
+
+    while (p < r->end && (*p == ' ' || *p == '\n' || *p == '\t' || *p == '\r')) {
+        p++;
     }
+    r->at = p;
 }
 
 /* ---- strings -----------------------------------------------------------------------------------
@@ -384,9 +387,7 @@ int kvs_json_skip(struct kvs_json_reader *r, const struct kvs_json_value *v)
 int kvs_json_end(struct kvs_json_reader *r)
 {
     skip_space(r);
-    return r->wrong != NULL        ? -1
-           : r->at == r->end       ? 0
-                                   : wrong(r, "something follows the value");
+    return r->wrong != NULL ? -1 : r->at == r->end ? 0 : wrong(r, "something follows the value");
 }
 
 void kvs_json_place(const struct kvs_json_reader *r, uint64_t *ret_line, uint64_t *ret_column)

@@ -49,7 +49,7 @@ static void recover(const uint8_t *bytes, size_t len)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    uint8_t *sealed = malloc(size + 1);
+    uint8_t *sealed = calloc(1, size + 1);
 
     FUZZ_CHECK(sealed != NULL, "out of memory");
     if (size > 0) {

@@ -41,8 +41,9 @@ struct batch_request {
     _Atomic uint32_t left;
 };
 
-/* batch_read.c: fill ops and count from the body. 0; or KVS_EINVAL with what is wrong, KVS_ETOOMANY,
- * KVS_ENOMEM. An operation that is JSON but makes no sense is no error here: its `wrong` is set. */
+/* batch_read.c: fill ops and count from the body. 0; or KVS_EINVAL with what is wrong,
+ * KVS_ETOOMANY, KVS_ENOMEM. An operation that is JSON but makes no sense is no error here: its
+ * `wrong` is set. */
 int batch_read(struct batch_request *b, const struct table *t, const char **ret_detail);
 
 #endif

@@ -25,12 +25,18 @@ enum member {
     M_COUNT,
 };
 
-static const char *const MEMBERS[] = {"op",           "key",
-                                      "key_base64",   "partition_key",
-                                      "partition_key_base64", "value",
-                                      "value_base64", "content_type",
-                                      "ttl",          "indexes",
-                                      "if_version",   "if_absent",
+static const char *const MEMBERS[] = {"op",
+                                      "key",
+                                      "key_base64",
+                                      "partition_key",
+                                      "partition_key_base64",
+                                      "value",
+                                      "value_base64",
+                                      "content_type",
+                                      "ttl",
+                                      "indexes",
+                                      "if_version",
+                                      "if_absent",
                                       NULL};
 
 struct reading {
@@ -219,8 +225,8 @@ static int take_index(struct reading *rd, struct index_value *values, struct kvs
 
 static int take_indexes(struct reading *rd)
 {
-    struct index_value *values = kvs_arena_alloc(&rd->b->req->arena,
-                                                 KVS_INDEX_KEYS_PER_ITEM_MAX * sizeof *values);
+    struct index_value *values =
+        kvs_arena_alloc(&rd->b->req->arena, KVS_INDEX_KEYS_PER_ITEM_MAX * sizeof *values);
     struct kvs_slice name;
     uint32_t n = 0;
     int more;
@@ -394,10 +400,9 @@ int batch_read(struct batch_request *b, const struct table *t, const char **ret_
     rc = b->ndjson ? read_lines(&rd) : read_array(&rd);
     if (rc == KVS_EINVAL) {
         kvs_json_place(&rd.r, &line, &column);
-        *ret_detail = kvs_arena_printf(&b->req->arena,
-                                       "the body is wrong at line %" PRIu64 ", column %" PRIu64
-                                       ": %s",
-                                       line, column, rd.r.wrong);
+        *ret_detail = kvs_arena_printf(
+            &b->req->arena, "the body is wrong at line %" PRIu64 ", column %" PRIu64 ": %s", line,
+            column, rd.r.wrong);
     }
     return rc;
 }

@@ -225,13 +225,14 @@ void items_put(void *self, struct kvs_request *req)
 {
     struct storage *s = self;
     const struct table *t = route_table(s, req, items_put);
-    struct kvs_slice none_match = kvs_arg(req, PUT_IF_NONE_MATCH);
+    struct kvs_slice none_match;
     struct write *w;
     int rc;
 
     if (t == NULL || refuse_memory(s, req)) {
         return;
     }
+    none_match = kvs_arg(req, PUT_IF_NONE_MATCH);
     if (none_match.ptr != NULL && !kvs_slice_eq_str(none_match, "*")) {
         refuse(s, req, "If-None-Match of a PUT must be *: create only");
         return;
