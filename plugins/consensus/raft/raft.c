@@ -71,11 +71,9 @@ static void close_handles(struct raft_plugin *self)
 
 static void on_raft_closed(struct raft *raft)
 {
-    struct raft_plugin *self = KVS_CONTAINER_OF(raft, struct raft_plugin, raft);
-
-    raft_uv_close(&self->io);
-    self->io_inited = 0;
-    close_handles(self);
+    /* raft_uv may have a callback of its own left in this round: it is freed when the loop ended.
+     */
+    close_handles(KVS_CONTAINER_OF(raft, struct raft_plugin, raft));
 }
 
 /* Nothing new is taken; on_raft_closed() ends the loop. */
@@ -87,10 +85,6 @@ static void begin_close(struct raft_plugin *self)
         raft_close(&self->raft, on_raft_closed);
         raft_shim_close(&self->shim);
         return;
-    }
-    if (self->io_inited) {
-        raft_uv_close(&self->io);
-        self->io_inited = 0;
     }
     close_handles(self);
 }
@@ -357,6 +351,9 @@ static void *loop_thread(void *arg)
     }
     (void)uv_run(&self->loop, UV_RUN_DEFAULT);
     raft_post_done(self);
+    if (self->io_inited) {
+        raft_uv_close(&self->io);
+    }
     if (self->snapshot.free != NULL) {
         self->snapshot.free(self->snapshot.arg);
         self->snapshot.free = NULL;

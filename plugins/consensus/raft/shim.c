@@ -498,6 +498,27 @@ static int shim_start(struct raft_io *io, unsigned msecs, raft_io_tick_cb tick,
     return s->below.start(io, msecs, shim_tick, shim_recv);
 }
 
+/* Rule 12: raft_uv says that it is closed once for the segment's work in the pool and again for the
+ * segment's handles, in either order. The second time the library would free all once more. */
+static void shim_closed(struct raft_io *io)
+{
+    struct raft_shim *s = shim_of(io);
+    raft_io_close_cb cb = s->close;
+
+    s->close = NULL;
+    if (cb != NULL) {
+        cb(io);
+    }
+}
+
+static void shim_close(struct raft_io *io, raft_io_close_cb cb)
+{
+    struct raft_shim *s = shim_of(io);
+
+    s->close = cb;
+    s->below.close(io, shim_closed);
+}
+
 /* ---- between calls -----------------------------------------------------------------------------
  */
 
@@ -574,6 +595,7 @@ void raft_shim_init(struct raft_shim *s, struct raft *raft, struct raft_io *io)
     s->drop_tail = &s->dropped;
     raft->data = s;
     io->start = shim_start;
+    io->close = shim_close;
     io->send = shim_send;
     io->append = shim_append;
     io->truncate = shim_truncate;

@@ -29,6 +29,7 @@ struct raft_shim {
     struct raft_io below; /* the functions that were replaced */
     raft_io_tick_cb tick;
     raft_io_recv_cb recv;
+    raft_io_close_cb close; /* NULL once called, rule 12 */
 
     bool dead;     /* rule 4: something failed that the library would not survive */
     char why[160]; /* for the operator */
