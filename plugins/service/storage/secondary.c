@@ -62,12 +62,14 @@ int secondary_encode(uint32_t type, struct kvs_slice text, char *buf, size_t *re
         *ret_len = text.len;
         return 0;
     }
-    if (text.len == 0 || text.len >= sizeof number ||
-        strspn(text.ptr, "0123456789+-.eE") < text.len) {
+    if (text.len == 0 || text.len >= sizeof number) {
         return KVS_EINVAL;
     }
     memcpy(number, text.ptr, text.len);
     number[text.len] = '\0';
+    if (strspn(number, "0123456789+-.eE") < text.len) {
+        return KVS_EINVAL; /* strtod() would also take hexadecimal and nan */
+    }
     d = strtod(number, &end);
     if (*end != '\0' || !isfinite(d)) {
         return KVS_EINVAL;
