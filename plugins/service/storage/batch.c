@@ -51,6 +51,9 @@ static struct kvs_problem group_problem(int rc)
     case KVS_ENOMEM:
         return (struct kvs_problem){
             .status = 507, .code = "no_memory", .retryable = 1, .outcome = KVS_OUTCOME_NOT_APPLIED};
+    case KVS_ETOOBIG:
+        return (struct kvs_problem){
+            .status = 413, .code = "too_large", .outcome = KVS_OUTCOME_NOT_APPLIED};
     case KVS_ENOTFOUND:
         return (struct kvs_problem){
             .status = 404, .code = "table_not_found", .outcome = KVS_OUTCOME_NOT_APPLIED};

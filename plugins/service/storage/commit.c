@@ -26,7 +26,7 @@ static struct batch *batch_new(struct partition *p)
         kvs_buf_init(&b->buf, p->host, &storage_batches);
     }
     b->append = (struct kvs_append){.cb = on_appended, .stream = p->conf.stream};
-    b->generation = p->generation;
+    b->undone = 0;
     return b;
 }
 
@@ -141,6 +141,8 @@ void batch_seal(struct partition *p)
     kvs_batch_seal(b->buf.ptr, &h);
     b->append.batch = kvs_buf_slice(&b->buf);
     p->appends_under_way++;
+    b->next = p->flight;
+    p->flight = b;
     rc = p->conf.persistence->append(p->conf.persistence_self, &b->append);
     if (rc != 0) {
         on_appended(&b->append, rc);
@@ -197,9 +199,22 @@ static void undo_from(struct partition *p, uint64_t offset, int rc)
         p->open = NULL;
         batch_free(b);
     }
-    p->generation++;
+    for (struct batch *b = p->flight; b != NULL; b = b->next) {
+        b->undone |= b->append.base_offset >= offset;
+    }
     roll_back(p, offset);
     fail_waiters(p, offset, rc);
+}
+
+static void flight_remove(struct partition *p, struct batch *b)
+{
+    struct batch **at = &p->flight;
+
+    while (*at != b) {
+        at = &(*at)->next;
+    }
+    *at = b->next;
+    p->appends_under_way--;
 }
 
 static void on_appended(struct kvs_append *append, int rc)
@@ -207,8 +222,8 @@ static void on_appended(struct kvs_append *append, int rc)
     struct batch *b = (struct batch *)append;
     struct partition *p = b->p;
 
-    p->appends_under_way--;
-    if (b->generation == p->generation) {
+    flight_remove(p, b);
+    if (!b->undone) {
         if (rc == 0) {
             p->journaled_bytes += append->batch.len;
             commit_to(p, append->base_offset + append->count);
@@ -301,6 +316,10 @@ static void roll_back_one(struct partition *p, struct pending *e)
     counters_add(p, e->item, -1);
     if (e->previous == NULL) {
         (void)p->conf.index->del(p->index, item_key(e->item));
+    } else if ((e->previous->flags & ITEM_TOMBSTONE) != 0 && e->previous->offset < p->hw) {
+        /* A delete that was committed while this version hid it: nothing is left of the key. */
+        (void)p->conf.index->del(p->index, item_key(e->item));
+        item_drop(p, e->previous);
     } else {
         (void)p->conf.index->put(p->index, e->previous, &old); /* replacing never fails */
         e->previous->flags &= (uint8_t)~ITEM_SUPERSEDED;

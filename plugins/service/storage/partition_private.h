@@ -35,9 +35,9 @@ struct pending {
 struct batch {
     struct kvs_append append; /* first */
     struct partition *p;
-    struct batch *next; /* free list */
+    struct batch *next; /* in partition.flight */
     struct kvs_buf buf; /* header room, then records */
-    uint32_t generation;
+    uint32_t undone;    /* its records were rolled back: what the journal says does not matter */
 };
 
 /* A remembered answer. */
@@ -82,9 +82,9 @@ struct partition {
     struct pending *ring; /* [ring_cap], at offset & (ring_cap - 1) */
     uint64_t ring_cap;
 
-    struct batch *open, *spare;
+    struct batch *open, *spare, *flight; /* flight: given to the journal, newest first */
     struct kvs_task seal_task;
-    uint32_t seal_armed, generation, appends_under_way;
+    uint32_t seal_armed, appends_under_way;
     struct write_batch *waiters, **waiters_tail; /* by last_offset */
 
     char *types[TYPE_MAX];

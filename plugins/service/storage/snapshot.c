@@ -23,6 +23,7 @@ struct snapshot_run {
     struct partition *p;
     struct kvs_snapshot *snapshot;
     struct block blocks[BLOCKS];
+    struct block *filling; /* the one that is written into, or NULL */
     struct kvs_task next_slice;
     struct kvs_buf key; /* the walk has come so far */
     uint64_t offset, answer_after;
@@ -89,14 +90,15 @@ int snapshot_keeps(struct partition *p, struct item *it)
 /* ---- blocks ------------------------------------------------------------------------------------
  */
 
-static struct block *block_free_one(struct snapshot_run *run)
+/* The block to write into; NULL while both are on their way. */
+static struct block *block_filling(struct snapshot_run *run)
 {
-    for (uint32_t i = 0; i < BLOCKS; i++) {
+    for (uint32_t i = 0; run->filling == NULL && i < BLOCKS; i++) {
         if (!run->blocks[i].busy) {
-            return &run->blocks[i];
+            run->filling = &run->blocks[i];
         }
     }
-    return NULL;
+    return run->filling;
 }
 
 static uint32_t blocks_busy(const struct snapshot_run *run)
@@ -122,6 +124,7 @@ static void block_send(struct snapshot_run *run, struct block *b)
     const struct partition_conf *conf = &run->p->conf;
 
     b->busy = 1;
+    run->filling = NULL;
     b->step = (struct kvs_snapshot_step){.block = kvs_buf_slice(&b->buf), .cb = on_block};
     conf->persistence->snapshot_block(conf->persistence_self, run->snapshot, &b->step);
 }
@@ -274,7 +277,7 @@ static void fail(struct snapshot_run *run)
 /* One slice of the walk; the next follows from a later round, or when a block is free again. */
 static void slice(struct snapshot_run *run)
 {
-    struct block *b = block_free_one(run);
+    struct block *b = block_filling(run);
 
     if (run->p->closing && run->rc == 0) {
         run->rc = KVS_ECANCELED;

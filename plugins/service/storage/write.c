@@ -85,10 +85,7 @@ static struct item *present(struct partition *p, const struct write_op *op, uint
 
 static int conditions_hold(struct write_op *op, const struct item *it)
 {
-    if (it != NULL) {
-        op->version.epoch = it->epoch;
-        op->version.offset = it->offset;
-    }
+    op->version = it == NULL ? (struct version){0} : (struct version){it->epoch, it->offset};
     if ((op->if_absent && it != NULL) || (op->if_present && it == NULL)) {
         return 0;
     }
@@ -370,6 +367,7 @@ static int replay_answer(struct partition *p, struct write_batch *wb)
 int partition_write(struct partition *p, struct write_batch *wb)
 {
     struct batch *b;
+    uint64_t bytes;
     int rc;
 
     if (p->closing) {
@@ -386,7 +384,11 @@ int partition_write(struct partition *p, struct write_batch *wb)
     if (rc != 0) {
         return rc < 0 ? rc : 0;
     }
-    b = batch_open(p, bytes_needed(wb));
+    bytes = bytes_needed(wb);
+    if (bytes > KVS_BATCH_SIZE_MAX - KVS_BATCH_HEADER_SIZE) {
+        return KVS_ETOOBIG;
+    }
+    b = batch_open(p, bytes);
     rc = b == NULL ? KVS_ENOMEM : run_ops(p, b, wb);
     if (rc == 0) {
         wait_or_answer(p, wb);

@@ -65,7 +65,7 @@ struct kvs_snapshot_step {
     void (*cb)(struct kvs_snapshot_step *step, int rc); /* on the calling loop */
 };
 
-#define KVS_SNAPSHOT_BLOCK_MAX (4u << 20)
+#define KVS_SNAPSHOT_BLOCK_MAX (32u << 20) /* holds the largest item, with room to spare */
 #define KVS_SNAPSHOT_META_MAX  (64u << 10)
 
 struct kvs_snapshot; /* the plugin's: one snapshot being written */
