@@ -167,6 +167,7 @@ static void on_seal(struct kvs_task *task)
     if (p->open != NULL) {
         batch_seal(p);
     }
+    close_check(p);
 }
 
 /* ---- the journal answers -----------------------------------------------------------------------
@@ -242,7 +243,8 @@ void close_check(struct partition *p)
 {
     void (*done)(void *arg) = p->close_done;
 
-    if (done != NULL && p->appends_under_way == 0 && p->open == NULL && p->snapshot == NULL) {
+    if (done != NULL && p->appends_under_way == 0 && p->open == NULL && p->snapshot == NULL &&
+        !p->seal_armed) {
         p->close_done = NULL;
         done(p->close_arg);
     }
