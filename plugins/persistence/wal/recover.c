@@ -97,7 +97,9 @@ static int reader_at(struct reader *r, uint64_t offset, size_t n, const uint8_t 
         return 0;
     }
     if (offset < r->start || offset + n > r->start + r->len) {
-        rc = reader_grow(r, n < READ_SIZE ? READ_SIZE : n, err);
+        size_t want = r->size < READ_SIZE ? (size_t)r->size : READ_SIZE;
+
+        rc = reader_grow(r, n < want ? want : n, err);
         if (rc != 0) {
             return rc;
         }
@@ -140,11 +142,6 @@ static int frame_at(struct reader *r, uint64_t salt, uint64_t offset, int *ret_o
     *ret_ok = kvs_crc32c(frame_crc(head), p, ret_f->size) == crc;
     *ret_payload = p;
     return 0;
-}
-
-static uint64_t frame_total(uint32_t size)
-{
-    return FRAME_HEADER_SIZE + (((uint64_t)size + FRAME_ALIGN - 1) & ~(uint64_t)(FRAME_ALIGN - 1));
 }
 
 /* ---- batches -----------------------------------------------------------------------------------

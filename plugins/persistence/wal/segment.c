@@ -4,15 +4,16 @@
  *
  *   offset size  field                little-endian
  *        0    4  magic                "KVSG"
- *        4    4  crc32c               over bytes 8 .. 63
+ *        4    4  crc32c               over bytes 8 .. 511
  *        8    4  format               1
  *       12    4  reserved             0
  *       16    8  seq                  as in the file's name
  *       24    8  salt                 random, new for each life of the file
  *       32    8  first_number         number of its first frame
  *       40    8  size                 bytes reserved
- *       48   16  reserved             0
- *       64       frames, each at a multiple of 8
+ *       48  464  reserved             0
+ *      512       frames, each at a multiple of 512: what a power cut garbles of one that is being
+ *                written lies in no sector of another
  *
  * A file that is no longer needed is kept (up to RECYCLE_MAX) under another name and used again:
  * its blocks exist, so writing into it changes no metadata and a sync is one disk write. Its old

@@ -38,6 +38,7 @@ struct file {
     char path[80];
     uint64_t at, size;
     uint8_t *stored, *raw;
+    size_t stored_cap, raw_cap;
 };
 
 static int broken(const struct file *f, uint64_t offset, const char *what, struct kvs_error *err)
@@ -47,6 +48,21 @@ static int broken(const struct file *f, uint64_t offset, const char *what, struc
                    ": %s. Restore the file, or this node's data "
                    "from a backup or a replica",
                    f->path, offset, what);
+}
+
+static int room_for(struct file *f, uint8_t **at, size_t *cap, size_t n, struct kvs_error *err)
+{
+    if (n <= *cap) {
+        return 0;
+    }
+    kvs_free(f->w->host, &wal_memory, *at, *cap);
+    *cap = 0;
+    *at = kvs_alloc(f->w->host, &wal_memory, n);
+    if (*at == NULL) {
+        return kvs_err(err, KVS_ENOMEM, "read '%s': out of memory", f->path);
+    }
+    *cap = n;
+    return 0;
 }
 
 static int read_exact(struct file *f, void *buf, size_t n, struct kvs_error *err)
@@ -89,7 +105,8 @@ static int read_head(struct file *f, struct kvs_snapshot_info *info, uint32_t *r
     if (kvs_get_u32(h) != SNAPSHOT_MAGIC || meta_len > KVS_SNAPSHOT_META_MAX) {
         return broken(f, 0, "not a snapshot", err);
     }
-    rc = read_exact(f, f->raw, meta_len, err);
+    rc = room_for(f, &f->raw, &f->raw_cap, meta_len, err);
+    rc = rc != 0 ? rc : read_exact(f, f->raw, meta_len, err);
     if (rc != 0) {
         return rc;
     }
@@ -127,7 +144,11 @@ static int read_block(struct file *f, uint32_t index, const struct kvs_compressi
     if (stored_len > raw_len || raw_len > KVS_SNAPSHOT_BLOCK_MAX || kvs_get_u32(h + 12) != index) {
         return broken(f, at, "not a block", err);
     }
-    rc = read_exact(f, f->stored, stored_len, err);
+    if (stored_len > f->size - f->at) {
+        return broken(f, at, "the file ends too early", err);
+    }
+    rc = room_for(f, &f->stored, &f->stored_cap, stored_len, err);
+    rc = rc != 0 ? rc : read_exact(f, f->stored, stored_len, err);
     if (rc != 0) {
         return rc;
     }
@@ -143,6 +164,10 @@ static int read_block(struct file *f, uint32_t index, const struct kvs_compressi
                        "'%s' was compressed with a plugin that is not loaded: add it under "
                        "plugins.compression",
                        f->path);
+    }
+    rc = room_for(f, &f->raw, &f->raw_cap, raw_len, err);
+    if (rc != 0) {
+        return rc;
     }
     if (codec->decompress(codec_self, *ret_raw, f->raw, raw_len) != 0) {
         return broken(f, at, "a block does not decompress", err);
@@ -210,23 +235,14 @@ static int read_one(struct recovery *v, const struct snapshot_file *found, struc
 
 int snapshots_read(struct recovery *v, const struct snapshot_file *list, struct kvs_error *err)
 {
-    const struct kvs_host *host = v->w->host;
     struct file f = {.w = v->w};
     int rc = 0;
 
-    if (list == NULL) {
-        return 0;
-    }
-    f.stored = kvs_alloc(host, &wal_memory, KVS_SNAPSHOT_BLOCK_MAX);
-    f.raw = kvs_alloc(host, &wal_memory, KVS_SNAPSHOT_BLOCK_MAX);
-    if (f.stored == NULL || f.raw == NULL) {
-        rc = kvs_err(err, KVS_ENOMEM, "read snapshots: out of memory");
-    }
     for (; list != NULL && rc == 0; list = list->next) {
         rc = read_one(v, list, &f, err);
     }
-    kvs_free(host, &wal_memory, f.stored, KVS_SNAPSHOT_BLOCK_MAX);
-    kvs_free(host, &wal_memory, f.raw, KVS_SNAPSHOT_BLOCK_MAX);
+    kvs_free(v->w->host, &wal_memory, f.stored, f.stored_cap);
+    kvs_free(v->w->host, &wal_memory, f.raw, f.raw_cap);
     return rc;
 }
 

@@ -39,12 +39,13 @@ struct wal_conf {
 
 #define SEGMENT_MAGIC       0x4753564bu /* "KVSG" */
 #define SEGMENT_FORMAT      1u
-#define SEGMENT_HEADER_SIZE 64u
-#define FRAME_MAGIC         0x4d46564bu /* "KVFM" */
-#define FRAME_HEADER_SIZE   40u
-#define FRAME_ALIGN         8u
-#define GROUP_SIZE_MAX      (8u << 20) /* bytes of one frame, unless one batch is larger */
-#define GROUP_COUNT_MAX     1024u      /* batches of one frame */
+#define SEGMENT_HEADER_SIZE 512u /* and frames each fill whole sectors: a power cut while one is   \
+                                  */
+#define FRAME_MAGIC       0x4d46564bu /* "KVFM" */
+#define FRAME_HEADER_SIZE 40u
+#define FRAME_ALIGN       512u       /* written garbles no other */
+#define GROUP_SIZE_MAX    (8u << 20) /* bytes of one frame, unless one batch is larger */
+#define GROUP_COUNT_MAX   1024u      /* batches of one frame */
 
 struct frame {
     uint32_t size;    /* of the payload, 1.. */
@@ -52,6 +53,12 @@ struct frame {
     uint64_t number;  /* running through all segments */
     uint64_t durable; /* all frames below were durable when this one was written */
 };
+
+/* Bytes on disk of a frame with so much payload. */
+static inline uint64_t frame_total(uint64_t size)
+{
+    return (FRAME_HEADER_SIZE + size + FRAME_ALIGN - 1) & ~(uint64_t)(FRAME_ALIGN - 1);
+}
 
 void frame_encode(uint8_t out[FRAME_HEADER_SIZE], const struct frame *f, uint32_t crc);
 /* 1 if `head` can be the header of a frame of this segment; the checksum is not looked at. */

@@ -93,11 +93,6 @@ struct group {
     uint64_t size; /* of the payload */
 };
 
-static uint64_t align_up(uint64_t n)
-{
-    return (n + FRAME_ALIGN - 1) & ~(uint64_t)(FRAME_ALIGN - 1);
-}
-
 /* Cut as much from the list as one frame may hold. */
 static void group_cut(struct append_list *list, struct group *g)
 {
@@ -161,7 +156,7 @@ static int frame_write(struct wal *w, struct group *g, uint64_t total, struct kv
 static int group_write(struct wal *w, struct group *g, struct kvs_error *err)
 {
     const struct kvs_host *host = w->host;
-    uint64_t total = FRAME_HEADER_SIZE + align_up(g->size);
+    uint64_t total = frame_total(g->size);
     int rc = host->fault(host->ctx, "wal.write");
 
     if (rc != 0) {
