@@ -166,28 +166,27 @@ static void test_wal__sync_interval__syncs_by_the_clock(void **state)
     wal_end(w);
 }
 
-/* sync: os may lose acknowledged batches in a power cut, but only from the end. */
+/* sync: os may lose acknowledged batches in a power cut, but only from the end; of segments before
+ * the newest nothing. */
 static void test_wal__sync_os_power_cut__keeps_a_prefix(void **state)
 {
     static const struct wal_conf CONF = {WAL_SYNC_OS, 100, SEGMENT_SIZE, 60000};
     uint64_t lost = 0;
 
     (void)state;
-    for (uint64_t seed = 0; seed < 200; seed++) {
+    for (uint64_t seed = 0; seed < 400; seed++) {
         struct world *w = wal_new(&CONF, seed, 2);
+        uint32_t count = seed % 2 == 0 ? 6 : 20;
 
-        for (uint32_t i = 0; i < 6; i++) {
+        for (uint32_t i = 0; i < count; i++) {
             put_ok(w, i % WORLD_STREAMS, 150);
         }
-        assert_int_equal(world_status(w).sync_count, 0);
+        assert_true(count > 6 || world_status(w).sync_count == 0);
         world_crash(w, seed);
-        for (uint32_t i = 0; i < WORLD_STREAMS; i++) {
-            for (size_t n = 0; n < w->wrote[i].count; n++) {
-                w->wrote[i].at[n].acked = 0;
-            }
-        }
+        world_doubt(w);
         wal_again(w);
-        lost += 6 - w->report.batch_count;
+        assert_true(count == 6 || w->report.batch_count >= 14);
+        lost += count - w->report.batch_count;
         put_ok(w, 0, 20);
         world_stop(w);
         wal_again(w);

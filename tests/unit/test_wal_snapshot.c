@@ -331,6 +331,45 @@ static void test_wal__drop_behind_appends__all_gone(void **state)
     }
 }
 
+/* A drop that joins one already on its way to the journal thread still comes after what its loop
+ * appended: the entry must outlive the segments that hold the stream. */
+static void test_wal__drop_joins_another__entry_outlives_its_batches(void **state)
+{
+    struct world *w = wal_new(&WAL_ALWAYS, 14, 3);
+    struct step drops[2] = {{.step = {.cb = world_on_step}}, {.step = {.cb = world_on_step}}};
+    struct kvs_snapshot *s;
+    uint64_t covered = 0;
+    char block[512];
+
+    (void)state;
+    kvs_mock_enter(w->mock, 0);
+    assert_int_equal(w->ops->stream_drop(w->self, world_stream(3), &drops[0].step), 0);
+    for (uint32_t i = 0; i < 1200; i++) { /* more than a group: several segments */
+        (void)put(w, i % 2 == 0 ? 1 : 4, 30);
+        covered = i < 1100 ? w->next_offset[4] : covered;
+    }
+    kvs_mock_enter(w->mock, 1);
+    assert_int_equal(w->ops->stream_drop(w->self, world_stream(1), &drops[1].step), 0);
+    world_run(w);
+    assert_true(drops[0].done && drops[1].done);
+    w->dropped[1] = w->dropped[3] = 2;
+    assert_true(world_status(w).journal_segments > 1);
+    assert_int_equal(snapshot_begin(w, 4, covered, "none", &s), 0);
+    for (uint32_t i = 0; i < 3; i++) {
+        uint32_t len = world_block(world_stream(4), covered, i, block);
+
+        assert_int_equal(snapshot_step(w, 4, s, kvs_slice(block, len)), 0);
+    }
+    assert_int_equal(snapshot_step(w, 4, s, kvs_slice(NULL, 0)), 0);
+    w->snapshot[4] = (struct world_snapshot){1, 3, covered};
+    world_run(w);
+    assert_int_equal(world_status(w).journal_segments, 1); /* the first is gone */
+    assert_int_equal(stream_drop(w, 5), 0);                /* and with it entries */
+    world_crash(w, 1);
+    wal_again(w);
+    wal_end(w);
+}
+
 /* The list of dropped streams does not grow for ever: entries go with the segments. */
 static void test_wal__drops__forgotten_with_the_segments(void **state)
 {
@@ -412,6 +451,7 @@ int main(void)
         cmocka_unit_test(test_wal__stop_under_a_snapshot__steps_answered),
         cmocka_unit_test(test_wal__drop__gone_after_every_start),
         cmocka_unit_test(test_wal__drop_behind_appends__all_gone),
+        cmocka_unit_test(test_wal__drop_joins_another__entry_outlives_its_batches),
         cmocka_unit_test(test_wal__drops__forgotten_with_the_segments),
         cmocka_unit_test(test_wal__drop_under_a_snapshot__not_committed),
         cmocka_unit_test(test_wal__many_drops__one_write),

@@ -115,22 +115,39 @@ static void test_wal__disk_full__refused_until_there_is_room(void **state)
     wal_end(w);
 }
 
+struct stop {
+    struct kvs_task task;
+    int reached;
+};
+
+static void on_stop(struct kvs_task *task)
+{
+    KVS_CONTAINER_OF(task, struct stop, task)->reached = 1;
+}
+
+/* Let a little of what is due happen. */
+static void run_a_little(struct world *w)
+{
+    struct stop stop = {.task = {.run = on_stop}};
+
+    kvs_mock_enter(w->mock, KVS_LOOP_NONE);
+    kvs_post(w->host, (uint32_t)(world_random(w) % w->loops), &stop.task);
+    kvs_mock_run_until(w->mock, &stop.reached);
+}
+
 /* Everything a loop appended before it heard of the failure fails with it, in order. */
 static void test_wal__disk_full_while_more_is_appended__all_of_the_loop_fails(void **state)
 {
     (void)state;
-    for (uint64_t seed = 0; seed < 100; seed++) {
+    for (uint64_t seed = 0; seed < 300; seed++) {
         struct world *w = wal_new(&WAL_ALWAYS, seed, 3);
 
         kvs_mock_disk_limit(w->mock, 2 * SEGMENT_SIZE + 100);
         for (uint32_t i = 0; i < 100; i++) {
-            (void)put(w, (uint32_t)(world_random(w) % WORLD_STREAMS), 150);
-            kvs_mock_enter(w->mock, KVS_LOOP_NONE);
-            if (world_random(w) % 4 == 0) {
-                int never = 1;
-
-                kvs_mock_run_until(w->mock, &never);
-                world_run(w);
+            (void)put(w, (uint32_t)(world_random(w) % WORLD_STREAMS),
+                      world_random(w) % 5 == 0 ? 3000 : 100);
+            if (world_random(w) % 2 == 0) {
+                run_a_little(w);
             }
         }
         world_run(w);
@@ -143,6 +160,25 @@ static void test_wal__disk_full_while_more_is_appended__all_of_the_loop_fails(vo
         wal_again(w);
         wal_end(w);
     }
+}
+
+/* Also what did not fit the group that failed. */
+static void test_wal__disk_full_two_groups__both_fail(void **state)
+{
+    struct world *w = wal_new(&WAL_ALWAYS, 5, 1);
+
+    (void)state;
+    put_ok(w, 0, 100);
+    kvs_mock_disk_limit(w->mock, SEGMENT_SIZE);
+    for (uint32_t i = 0; i < GROUP_COUNT_MAX + 1; i++) {
+        (void)put(w, 0, 40);
+    }
+    world_run(w);
+    assert_int_equal(w->failed, GROUP_COUNT_MAX + 1);
+    put_ok(w, 0, 40); /* a small one fits in */
+    world_stop(w);
+    wal_again(w);
+    wal_end(w);
 }
 
 /* A write that ran out of space half-way is taken back: its batch is never recovered. */
@@ -257,6 +293,7 @@ int main(void)
         cmocka_unit_test(test_wal__restarts__unused_room_is_given_back),
         cmocka_unit_test(test_wal__disk_full__refused_until_there_is_room),
         cmocka_unit_test(test_wal__disk_full_while_more_is_appended__all_of_the_loop_fails),
+        cmocka_unit_test(test_wal__disk_full_two_groups__both_fail),
         cmocka_unit_test(test_wal__write_runs_out_of_space__frame_is_taken_back),
         cmocka_unit_test(test_wal__sync_fails__final),
         cmocka_unit_test(test_wal__write_fails__all_that_wait_hear_of_it),
