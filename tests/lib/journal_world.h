@@ -119,10 +119,12 @@ static inline void world_list_add(struct world_list *l, struct world_batch b)
     l->at[l->count++] = b;
 }
 
-/* Byte i of the payload with that tag. The first eight are the tag. */
+/* Byte i of the payload with that tag. The first eight are the tag, seven bits each. */
 static inline char world_byte(uint64_t tag, size_t i)
 {
-    return i < 8 ? (char)(tag >> i * 8) : (char)((tag * 0x9e3779b97f4a7c15u >> 40) + i * 7);
+    uint64_t v = i < 8 ? tag >> i * 7 : (tag * 0x9e3779b97f4a7c15u >> 40) + i * 7;
+
+    return (char)(v & 0x7f);
 }
 
 static inline uint64_t world_stream(uint32_t index)
@@ -509,7 +511,7 @@ static inline int on_batch(void *arg, const struct kvs_batch_header *h, struct k
     }
     assert_true(payload.len >= 8);
     for (size_t k = 0; k < 8; k++) {
-        tag |= (uint64_t)(uint8_t)payload.ptr[k] << k * 8;
+        tag |= (uint64_t)payload.ptr[k] << k * 7;
     }
     for (size_t k = 0; k < payload.len; k++) {
         assert_int_equal(payload.ptr[k], world_byte(tag, k));
