@@ -523,6 +523,8 @@ int wal_recover(void *self, const struct kvs_recover_ops *ops, void *arg,
     w->durable_number = w->next_number;
     w->cut = w->segments != NULL;
     segments_trim(w);
-    atomic_store_explicit(&w->open, 1, memory_order_release);
+    (void)pthread_mutex_lock(&w->streams_lock);
+    atomic_store_explicit(&w->open, !w->stopping, memory_order_release);
+    (void)pthread_mutex_unlock(&w->streams_lock);
     return 0;
 }

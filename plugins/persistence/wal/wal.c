@@ -307,18 +307,19 @@ static void wal_stop(void *self)
 {
     struct wal *w = self;
     const struct kvs_host *host = w->host;
-    uint32_t was_open = atomic_exchange(&w->open, 0);
     struct kvs_error err = {0};
+    uint32_t was_open;
     int rc = 0;
 
+    (void)pthread_mutex_lock(&w->streams_lock);
+    was_open = atomic_exchange(&w->open, 0);
+    w->stopping = 1;
+    (void)pthread_mutex_unlock(&w->streams_lock);
     for (uint32_t i = 0; i < host->loop_count && w->journal != NULL; i++) {
         host->run_on(host->ctx, i, stop_on_loop, &w->loops[i]);
     }
     /* Each waits for what was submitted. The journal's gives the snapshots' work; the other way
      * only until `stopping`. */
-    (void)pthread_mutex_lock(&w->streams_lock);
-    w->stopping = 1;
-    (void)pthread_mutex_unlock(&w->streams_lock);
     host->queue_free(host->ctx, w->journal);
     host->queue_free(host->ctx, w->pool);
     w->journal = w->pool = NULL;

@@ -37,10 +37,11 @@ struct wal_conf {
 /* ---- formats (all little-endian) ---------------------------------------------------------------
  */
 
-#define SEGMENT_MAGIC       0x4753564bu /* "KVSG" */
-#define SEGMENT_FORMAT      1u
-#define SEGMENT_HEADER_SIZE 512u /* and frames each fill whole sectors: a power cut while one is   \
-                                  */
+#define SEGMENT_MAGIC  0x4753564bu /* "KVSG" */
+#define SEGMENT_FORMAT 1u
+#define SEGMENT_HEADER_SIZE                                                                        \
+    512u /* and frames each fill whole sectors: a power cut while one is                           \
+          */
 #define FRAME_MAGIC       0x4d46564bu /* "KVFM" */
 #define FRAME_HEADER_SIZE 40u
 #define FRAME_ALIGN       512u       /* written garbles no other */
