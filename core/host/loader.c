@@ -159,7 +159,8 @@ static int open_file(const char *path, const struct kvs_plugin **ret_plugin, con
     }
     why[0] = '\0';
     handle = lt_dlopen(path);
-    if (handle == NULL) {
+    if (handle == NULL || why[0] != '\0') {
+        /* Also if ltdl's own loader, which binds lazily, took what ours refused. */
         return kvs_err(err, KVS_EABI, "cannot load: %s", why[0] != '\0' ? why : lt_dlerror());
     }
     symbol = lt_dlsym(handle, KVS_PLUGIN_ENTRY_NAME);

@@ -37,7 +37,7 @@ static uint64_t seal(uint8_t *p, size_t len, uint64_t seq, uint64_t number)
         fuzz_seal_batches(h + FRAME_HEADER_SIZE, f.size);
         frame_encode(head, &f, 0);
         frame_encode(h, &f, kvs_crc32c(frame_crc(head), h + FRAME_HEADER_SIZE, f.size));
-        at += FRAME_HEADER_SIZE + ((f.size + FRAME_ALIGN - 1) & ~(size_t)(FRAME_ALIGN - 1));
+        at += frame_total(f.size);
     }
     return number;
 }
