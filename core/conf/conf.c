@@ -214,6 +214,8 @@ static void merge_source(struct kvs__conf *c, const struct kvs__source *source)
 /* ---- files -------------------------------------------------------------------------------------
  */
 
+static char file_text[KVS__CONF_FILE_SIZE_MAX + 1]; /* main thread only, like all of this */
+
 static void load_file(struct kvs__conf *c, const char *path)
 {
     char message[512];
@@ -228,8 +230,8 @@ static void load_file(struct kvs__conf *c, const char *path)
         kvs__conf_error_at(c, source, 0, 0, message);
         return;
     }
-    text = kvs__conf_alloc(c, KVS__CONF_FILE_SIZE_MAX + 2);
-    len = fread(text, 1, KVS__CONF_FILE_SIZE_MAX + 1, f);
+    len = fread(file_text, 1, sizeof file_text, f);
+    text = kvs__conf_strdup(c, file_text, len);
     if (ferror(f) != 0) {
         (void)snprintf(message, sizeof message, "cannot be read: %s", strerror(errno));
         kvs__conf_error_at(c, source, 0, 0, message);
@@ -361,6 +363,18 @@ void kvs__conf_free(struct kvs__conf *c)
         c->blocks = next;
     }
     free(c);
+}
+
+void kvs__conf_adopt(struct kvs__conf *c, struct kvs__conf *take_other)
+{
+    struct block **end = &take_other->blocks;
+
+    while (*end != NULL) {
+        end = &(*end)->next;
+    }
+    *end = c->blocks;
+    c->blocks = take_other->blocks;
+    free(take_other);
 }
 
 struct kvs__node *kvs__conf_root(struct kvs__conf *c)

@@ -57,6 +57,8 @@ struct kvs__conf; /* owns the tree and all strings made from it */
  * sets[set_count]: "path=value". path NULL: only the sets. */
 struct kvs__conf *kvs__conf_load(const char *path, const char *const *sets, uint32_t set_count);
 void kvs__conf_free(struct kvs__conf *c);
+/* What other owns lives as long as c from now on. */
+void kvs__conf_adopt(struct kvs__conf *c, struct kvs__conf *take_other);
 
 struct kvs__node *kvs__conf_root(struct kvs__conf *c);
 /* Child of a map by key, or NULL. node may be NULL. */

@@ -380,7 +380,7 @@ static int start(struct kvs__node_conf *node, uint32_t threads, struct kvs_error
 /* ---- run ---------------------------------------------------------------------------------------
  */
 
-static void reload(const struct kvs__run_args *args)
+static void reload(const struct kvs__run_args *args, struct kvs__conf *c)
 {
     struct kvs__conf *fresh = kvs__conf_load(args->conf_path, args->sets, args->set_count);
     struct kvs__node_conf node = {0};
@@ -401,7 +401,7 @@ static void reload(const struct kvs__run_args *args)
     } else {
         log_levels_apply(&node);
         kvs__instances_reload(fresh);
-        /* Kept for good: instances may point into it. A reload is rare and a file is small. */
+        kvs__conf_adopt(c, fresh); /* instances may point into it */
     }
     (void)sd_notify(0, "READY=1");
 }
@@ -423,7 +423,8 @@ static void watchdog_pulse(uint64_t watchdog_ms)
 }
 
 /* Until a signal asks for the end. */
-static void run(const struct kvs__run_args *args, const struct kvs__node_conf *node)
+static void run(const struct kvs__run_args *args, struct kvs__conf *c,
+                const struct kvs__node_conf *node)
 {
     uint64_t began = kvs__mono_ns(), watchdog_us = 0, drained;
     int announced = 0, was_ready = 0;
@@ -458,7 +459,7 @@ static void run(const struct kvs__run_args *args, const struct kvs__node_conf *n
                          info.ssi_signo == SIGTERM ? "SIGTERM" : "SIGINT");
                 return;
             }
-            reload(args);
+            reload(args, c);
         }
     }
 }
@@ -571,7 +572,7 @@ int kvs__run(const struct kvs__run_args *args)
     log_levels_apply(&node);
     rc = start(&node, threads, &err);
     if (rc == 0) {
-        run(args, &node);
+        run(args, c, &node);
     } else {
         kvs__log(KVS_LOG_ERROR, "host", "start_failed", "error='%s'", err.msg);
     }

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154
 #
 # For integration scripts: one kvsd on port 0 in a temporary directory, and requests to it.
 #
@@ -28,7 +28,7 @@ fail() {
     [ -z "$asked" ] || echo "  last request: $asked -> $status" >&2
     [ ! -s "$work/head" ] || sed 's/^/  < /' "$work/head" >&2
     [ ! -s "$work/body" ] || head -c 600 "$work/body" | sed 's/^/  | /' >&2
-    [ ! -s "$work/log" ] || tail -n 20 "$work/log" | sed 's/^/  kvsd: /' >&2
+    [ ! -s "$work/log" ] || tail -n 40 "$work/log" | sed 's/^/  kvsd: /' >&2
     exit 1
 }
 
