@@ -33,20 +33,28 @@ free_port() {
     echo "$port"
 }
 
-# wait_for SECONDS COMMAND..: until it succeeds
+# wait_for SECONDS PID LOG COMMAND..: until it succeeds, while the process lives
 wait_for() {
-    local tries=$(($1 * 50))
-    shift
+    local tries=$(($1 * 50)) pid=$2 log=$3
+    shift 3
     until "$@" >/dev/null 2>&1; do
         tries=$((tries - 1))
-        [ $tries -gt 0 ] || fail "timed out: $*"
+        if [ $tries -eq 0 ] || ! kill -0 "$pid" 2>/dev/null; then
+            tail -n 5 "$log" >&2
+            fail "no success within the time, or the server ended: $*"
+        fi
         sleep 0.02
     done
 }
 
 stop() {
+    local pid left=()
     kill -TERM "$1" 2>/dev/null || true
     wait "$1" || true
+    for pid in "${pids[@]}"; do
+        [ "$pid" = "$1" ] || left+=("$pid")
+    done
+    pids=("${left[@]}")
 }
 
 # start_kvsd DIR [--set ..]: sets kvs_pid, kvs_port. One event loop unless told otherwise.
@@ -59,10 +67,10 @@ start_kvsd() {
         --set plugins.transport.rest.listen=127.0.0.1:0 "$@" >"$dir.log" 2>&1 &
     kvs_pid=$!
     pids+=("$kvs_pid")
-    wait_for 300 test -s "$dir/endpoints.json"
+    wait_for 60 "$kvs_pid" "$dir.log" test -s "$dir/endpoints.json"
     url=$(jq -er '.endpoints.rest[0]' "$dir/endpoints.json")
     kvs_port=${url##*:}
-    wait_for 300 curl -sf "$url/readyz"
+    wait_for 120 "$kvs_pid" "$dir.log" curl -sf "$url/readyz"
 }
 
 # create_table NAME [members of the body]
@@ -89,7 +97,7 @@ start_redis() {
         >"$dir.log" 2>&1 &
     redis_pid=$!
     pids+=("$redis_pid")
-    wait_for 300 grep -q 'Ready to accept' "$dir.log"
+    wait_for 120 "$redis_pid" "$dir.log" grep -q 'Ready to accept' "$dir.log"
 }
 
 start_etcd() {
@@ -102,7 +110,7 @@ start_etcd() {
         --initial-advertise-peer-urls "http://127.0.0.1:$peer" \
         --initial-cluster "default=http://127.0.0.1:$peer" --logger zap >"$dir.log" 2>&1 &
     pids+=("$!")
-    wait_for 30 curl -sf "http://127.0.0.1:$etcd_port/health"
+    wait_for 30 "$!" "$dir.log" curl -sf "http://127.0.0.1:$etcd_port/health"
 }
 
 # run_load NAME [load options]: one run; its line is kept under the name

@@ -12,7 +12,7 @@ create_table t '"partitions":8'
 fill t 100000
 "$BUILD/tests/mhd_bare" >"$work/bare" &
 pids+=("$!")
-wait_for 5 test -s "$work/bare"
+wait_for 5 "$!" "$work/bare" test -s "$work/bare"
 start_redis redis --save '' --appendonly no
 redis-benchmark -p "$redis_port" -c 16 -d 100 -r 100000 -n 500000 -P 50 -t set -q >/dev/null 2>&1
 
