@@ -4,8 +4,8 @@
  *
  *   crash_writer KVSD CONFIGURATION DATA_DIR CYCLES CONNECTIONS
  *
- * Each connection has a thread with a few keys of its own and puts {"n": N, "pad": ..} with rising N
- * on one after another. After a random time: SIGKILL, start, and then for every key
+ * Each connection has a thread with a few keys of its own and puts {"n": N, "pad": ..} with rising
+ * N on one after another. After a random time: SIGKILL, start, and then for every key
  *   - the item is there if a put of it was acknowledged, with the acknowledged N or one that was
  *     under way when the server died;
  *   - its bytes are those of one put, whole;
@@ -228,10 +228,11 @@ static void server_kill(void)
 
 static int value_of(unsigned n, unsigned pad, char *buf, size_t size)
 {
-    return snprintf(buf, size, "{\"n\":%u,\"pad\":\"%.*s%u\"}", n, (int)pad,
-                    "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"
-                    "yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy",
-                    n);
+    return snprintf(
+        buf, size, "{\"n\":%u,\"pad\":\"%.*s%u\"}", n, (int)pad,
+        "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"
+        "yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy",
+        n);
 }
 
 static void *write_keys(void *arg)
