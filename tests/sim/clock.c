@@ -78,8 +78,8 @@ void sim_at(raft_time delay, struct node *node, void (*fn)(void *arg), void *arg
             exit(2);
         }
     }
-    heap[count++] = (struct event){sim_now + delay, numbers++, node == NULL ? 0 : node->incarnation,
-                                   node, fn, arg};
+    heap[count++] = (struct event){
+        sim_now + delay, numbers++, node == NULL ? 0 : node->incarnation, node, fn, arg};
     for (; i > 0 && before(&heap[i], &heap[(i - 1) / 2]); i = (i - 1) / 2) {
         swap(i, (i - 1) / 2);
     }

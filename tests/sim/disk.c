@@ -393,8 +393,8 @@ static void message_copy(struct raft_message *to, const struct raft_message *fro
         struct stored *s = sim_alloc(ae->n_entries * sizeof *s);
 
         for (unsigned i = 0; i < ae->n_entries; i++) {
-            s[i] = (struct stored){ae->entries[i].term, ae->entries[i].type,
-                                   ae->entries[i].buf.len, ae->entries[i].buf.base};
+            s[i] = (struct stored){ae->entries[i].term, ae->entries[i].type, ae->entries[i].buf.len,
+                                   ae->entries[i].buf.base};
         }
         to->append_entries.entries = ae->n_entries > 0 ? entries_make(s, ae->n_entries) : NULL;
         free(s);

@@ -250,7 +250,8 @@ static void propose(void)
     struct raft_buffer buf;
     struct proposal *p;
 
-    if (n == NULL || op_next == OPS_MAX || raft_shim_last_index(n->raft) - n->raft->commit_index > 8) {
+    if (n == NULL || op_next == OPS_MAX ||
+        raft_shim_last_index(n->raft) - n->raft->commit_index > 8) {
         return; /* the plugin keeps few entries outstanding too */
     }
     p = sim_alloc(sizeof *p);

@@ -89,7 +89,8 @@ struct node {
 
 struct network {
     bool cut[NODES_MAX + 1][NODES_MAX + 1];
-    raft_time last[NODES_MAX + 1][NODES_MAX + 1]; /* arrival of the last message: links keep order */
+    raft_time last[NODES_MAX + 1]
+                  [NODES_MAX + 1]; /* arrival of the last message: links keep order */
     int delay_max, loss_percent;
 };
 

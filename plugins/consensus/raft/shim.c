@@ -288,6 +288,51 @@ static int shim_append(struct raft_io *io, struct raft_io_append *req,
     return rv;
 }
 
+/* The library has forgotten its log when it writes a snapshot of the leader, and goes on without
+ * either if that fails. */
+static void shim_put_cb(struct raft_io_snapshot_put *req, int status)
+{
+    struct raft_shim *s = req->data;
+
+    if (s->raft->state == RAFT_UNAVAILABLE) {
+        s->put_cb(s->put_up, status);
+        return;
+    }
+    if (status != 0) {
+        char why[160];
+
+        (void)snprintf(why, sizeof why, "writing the leader's snapshot failed: %.100s",
+                       s->io->errmsg);
+        raft_shim_fail(s, why);
+    }
+    if (s->dead) {
+        s->put_stuck = true;
+        return;
+    }
+    s->put_cb(s->put_up, 0);
+    raft_shim_step(s);
+}
+
+static int shim_put(struct raft_io *io, unsigned trailing, struct raft_io_snapshot_put *req,
+                    const struct raft_snapshot *snapshot, raft_io_snapshot_put_cb cb)
+{
+    struct raft_shim *s = shim_of(io);
+    int rv;
+
+    if (trailing > 0) {
+        return s->below.snapshot_put(io, trailing, req, snapshot, cb); /* our own: may fail */
+    }
+    req->cb = cb;
+    s->put = (struct raft_io_snapshot_put){.data = s};
+    s->put_up = req;
+    s->put_cb = cb;
+    rv = s->dead ? RAFT_IOERR : s->below.snapshot_put(io, trailing, &s->put, snapshot, shim_put_cb);
+    if (rv != 0) {
+        raft_shim_fail(s, "writing the leader's snapshot failed");
+    }
+    return rv;
+}
+
 static int shim_truncate(struct raft_io *io, raft_index index)
 {
     struct raft_shim *s = shim_of(io);
@@ -596,6 +641,7 @@ void raft_shim_init(struct raft_shim *s, struct raft *raft, struct raft_io *io)
     raft->data = s;
     io->start = shim_start;
     io->close = shim_close;
+    io->snapshot_put = shim_put;
     io->send = shim_send;
     io->append = shim_append;
     io->truncate = shim_truncate;
@@ -611,6 +657,10 @@ void raft_shim_close(struct raft_shim *s)
 
         s->stuck = a->next;
         append_done(a, 0);
+    }
+    if (s->put_stuck) {
+        s->put_stuck = false;
+        s->put_cb(s->put_up, RAFT_CANCELED);
     }
     if (s->has_held_snapshot) {
         raft_shim_message_free(&s->held_snapshot);

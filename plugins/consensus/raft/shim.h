@@ -54,6 +54,12 @@ struct raft_shim {
     struct raft_shim_dropped *dropped;    /* sends to be completed soon */
     struct raft_shim_dropped **drop_tail; /* end of that list */
 
+    /* The snapshot of the leader that is being written, rule 4. */
+    struct raft_io_snapshot_put put;     /* what the disk sees */
+    struct raft_io_snapshot_put *put_up; /* what the library gave */
+    raft_io_snapshot_put_cb put_cb;
+    bool put_stuck; /* it ended after death, or with an error: the library waits for ever */
+
     struct raft_message held_snapshot; /* rule 6 */
     bool has_held_snapshot;
 
