@@ -311,7 +311,7 @@ static void trouble(void *arg)
         }
     } else if (what == 7) {
         transfer();
-    } else if (what == 8 && options.shim) {
+    } else if (what == 8 && options.shim && nodes[a].fail_percent == 0) {
         nodes[a].fail_percent = 20; /* the library alone does not survive this */
     } else {
         memset(net.cut, 0, sizeof net.cut);
