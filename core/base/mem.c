@@ -117,20 +117,44 @@ void kvs__mem_free(const struct kvs_mem_tag *tag, void *ptr, size_t size)
     }
 }
 
+static int64_t sum_of(uint32_t i)
+{
+    int64_t sum = 0;
+
+    for (struct counts *c = atomic_load_explicit(&all_counts, memory_order_acquire); c != NULL;
+         c = c->next) {
+        sum += atomic_load_explicit(&c->bytes[i], memory_order_relaxed);
+    }
+    return sum;
+}
+
+static const struct kvs_mem_tag *tag_at(uint32_t i)
+{
+    return atomic_load_explicit(&tags[i], memory_order_acquire);
+}
+
+/* The support library is linked into every plugin, so that a name may come with several tags. */
 void kvs__mem_each(void (*fn)(void *arg, const char *name, int64_t bytes), void *arg)
 {
     for (uint32_t i = 0; i < TAG_MAX; i++) {
-        const struct kvs_mem_tag *tag = atomic_load_explicit(&tags[i], memory_order_acquire);
+        const struct kvs_mem_tag *tag = tag_at(i);
         int64_t sum = 0;
+        uint32_t first = 0;
 
         if (tag == NULL) {
             continue;
         }
-        for (struct counts *c = atomic_load_explicit(&all_counts, memory_order_acquire); c != NULL;
-             c = c->next) {
-            sum += atomic_load_explicit(&c->bytes[i], memory_order_relaxed);
+        while (tag_at(first) == NULL || strcmp(tag_at(first)->name, tag->name) != 0) {
+            first++;
         }
-        fn(arg, tag->name, sum);
+        for (uint32_t k = i; k < TAG_MAX && first == i; k++) {
+            const struct kvs_mem_tag *same = tag_at(k);
+
+            sum += same != NULL && strcmp(same->name, tag->name) == 0 ? sum_of(k) : 0;
+        }
+        if (first == i) {
+            fn(arg, tag->name, sum);
+        }
     }
 }
 
