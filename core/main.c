@@ -22,6 +22,12 @@ struct command {
 /* The C library's argp looks for this symbol and prints it for --version. */
 KVS_EXPORT const char *argp_program_version = "kvsd " KVS_VERSION " (plugin ABI 1.0)";
 
+/* jemalloc looks for this one: what requests took and gave back returns to the system after a
+ * second, also when no more requests come. With the default it is kept: 16 bytes for each of a
+ * million items that came in batches. */
+KVS_EXPORT const char *malloc_conf;
+const char *malloc_conf = "background_thread:true,dirty_decay_ms:1000,muzzy_decay_ms:0";
+
 static const struct argp_option OPTIONS[] = {
     {"config", 'c', "FILE", 0, "run the composition in FILE (and conf.d/*.yaml beside it)", 0},
     {"set", 's', "PATH=VALUE", 0, "override a setting; may be repeated", 0},
