@@ -55,7 +55,7 @@ int main(void)
     d = MHD_start_daemon(MHD_USE_EPOLL | (MHD_ALLOW_SUSPEND_RESUME & ~(unsigned)MHD_USE_ITC) |
                              MHD_USE_ERROR_LOG,
                          0, NULL, NULL, handle, NULL, MHD_OPTION_CONNECTION_LIMIT, 1024u,
-                         MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)(32 << 10), MHD_OPTION_END);
+                         MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)(24 << 10), MHD_OPTION_END);
     if (d == NULL || epoll_fd < 0 ||
         epoll_ctl(epoll_fd, EPOLL_CTL_ADD,
                   MHD_get_daemon_info(d, MHD_DAEMON_INFO_EPOLL_FD)->epoll_fd, &e) != 0) {
