@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
  * Two segments of a journal: four bytes that say where the first ends, then both. As they are, and
- * with checksums, salts and numbers that fit. What recovery accepts it accepts a second time. */
+ * with checksums, salts and numbers that fit, recovered into a partition. */
 #include <stdlib.h>
 
 #include "fuzz_wal.h"

@@ -108,7 +108,7 @@ static void save_files(struct fuzz_world *w, const char *codec)
             while (end > 0 && bytes[end - 1] == 0) {
                 end--;
             }
-            end = (end + 7) & ~(size_t)7;
+            end = (end + FRAME_ALIGN - 1) & ~(size_t)(FRAME_ALIGN - 1);
             kvs_put_u32(cut, (uint32_t)end);
             (void)snprintf(seed, sizeof seed, "journal/%s", codec);
             save(seed, cut, 4, bytes, end);
@@ -143,6 +143,7 @@ static void make(void)
     kvs_mock_run_until(w.mock, &done);
     save_files(&w, "plain");
     fuzz_partition_free(&w, p, 0);
+    kvs_mock_enter(w.mock, KVS_LOOP_NONE);
     plugin->stop(w.persistence_self);
     plugin->fini(w.persistence_self);
     fuzz_world_close(&w);
