@@ -359,7 +359,7 @@ static void upkeep_part(struct loop *l, struct part *part, uint64_t now_ms, uint
     struct storage *s = l->svc;
     struct partition_stats st;
 
-    if (part == NULL || part->closed || part->loop != l->index) {
+    if (part == NULL || part->loop != l->index || part->closed) { /* closed is its loop's */
         return;
     }
     (void)partition_expire(part->partition, now_ms, EXPIRE_MAX);
